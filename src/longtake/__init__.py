@@ -1,0 +1,1 @@
+"""The complete, open FramePack: long videos, made section by section."""

@@ -1,0 +1,50 @@
+"""Every error that a user can meet.
+
+    LongtakeError
+    |- ScheduleError    a schedule name that cannot be read
+    |- PlanError        an order, a length or a schedule that do not go together
+    |- InputError       an image, a video, a size or a number that cannot be used
+    |- OutputError      a file or folder that cannot be written; what was finished before stays
+    |- ModelError       a model that is unknown, incomplete, unsafe or does not fit its config
+    |- RunError         a run folder that cannot be used
+    |- NumericsError    latents that stopped being finite numbers
+    `- ConfigError      a training or evaluation config that cannot be used
+
+The message says what was given, where it is wrong, and what would do. The command line prints it and exits with 2.
+"""
+
+
+class LongtakeError(Exception):
+    """Something that the user can mend; the message says how."""
+
+
+class ScheduleError(LongtakeError):
+    """A schedule name that cannot be read; the message shows the place with a caret."""
+
+
+class PlanError(LongtakeError):
+    """An order, a length or a schedule that do not go together."""
+
+
+class InputError(LongtakeError):
+    """An image, a video, a size or a number that cannot be used."""
+
+
+class OutputError(LongtakeError):
+    """A file or folder that cannot be written. What was finished before stays."""
+
+
+class ModelError(LongtakeError):
+    """A model that is unknown, incomplete, unsafe, or does not fit its config."""
+
+
+class RunError(LongtakeError):
+    """A run folder that cannot be used."""
+
+
+class NumericsError(LongtakeError):
+    """Latents that stopped being finite numbers; the message names the section."""
+
+
+class ConfigError(LongtakeError):
+    """A training or evaluation config that cannot be used."""
