@@ -1,0 +1,24 @@
+"""From noise to a sample: noise levels, solvers, guidance, and what training matches."""
+
+from longtake.flow.guidance import guide
+from longtake.flow.matching import draw_sigmas, interpolate, target_velocity
+from longtake.flow.noise import noise
+from longtake.flow.sigmas import FRAMEPACK_SHIFT, LinearShift, shift_for, sigmas
+from longtake.flow.solvers import SOLVERS, Solver, Velocity, euler, unipc
+
+__all__ = [
+    "FRAMEPACK_SHIFT",
+    "SOLVERS",
+    "LinearShift",
+    "Solver",
+    "Velocity",
+    "draw_sigmas",
+    "euler",
+    "guide",
+    "interpolate",
+    "noise",
+    "shift_for",
+    "sigmas",
+    "target_velocity",
+    "unipc",
+]

@@ -1,0 +1,31 @@
+"""Classifier-free guidance."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["guide"]
+
+
+def guide(
+    conditional: Float[Tensor, "b ..."], unconditional: Float[Tensor, "b ..."], scale: float, rescale: float = 0.0
+) -> Float[Tensor, "b ..."]:
+    """The velocity pushed away from the unconditional one: `u + scale (c - u)`.
+
+    `rescale` blends in the same with its standard deviation, over each sample, brought back to the conditional one's
+    (arXiv 2305.08891, section 3.4), which keeps high scales from burning. At scale 1 the unconditional velocity does
+    not count: don't compute it.
+
+    >>> guide(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]]), scale=2.0)
+    tensor([[2., 5.]])
+    >>> guide(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]]), scale=2.0, rescale=1.0)
+    tensor([[1.3333, 3.3333]])
+    """
+    guided = unconditional + scale * (conditional - unconditional)
+    if rescale == 0.0:
+        return guided
+    dims = tuple(range(1, guided.ndim))
+    matched = guided * (conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True))
+    return torch.lerp(guided, matched, rescale)

@@ -1,0 +1,48 @@
+"""The noise levels that sampling passes: 1 is noise, 0 is clean."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["FRAMEPACK_SHIFT", "LinearShift", "shift_for", "sigmas"]
+
+
+def sigmas(steps: int, shift: float = 1.0) -> Float[Tensor, " k"]:
+    """`steps + 1` levels from 1 to 0: evenly spaced t, then `shift t / (1 + (shift - 1) t)`.
+
+    A shift above 1 spends more steps near noise; larger pictures need more of it (they hide noise better).
+
+    >>> sigmas(4, shift=3.0)
+    tensor([1.0000, 0.9000, 0.7500, 0.5000, 0.0000])
+    """
+    t = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
+    return (shift * t / (1.0 + (shift - 1.0) * t)).float()
+
+
+@dataclass(frozen=True, slots=True)
+class LinearShift:
+    """A shift whose logarithm grows with the number of noisy tokens: `exp(slope * tokens + start)`, at most `most`."""
+
+    slope: float
+    start: float
+    most: float
+
+
+# 0.5 at 256 tokens, 1.15 at 4096, as Flux has it; FramePack cuts the shift at 7.
+FRAMEPACK_SHIFT = LinearShift(slope=0.65 / 3840, start=0.5 - 256 * 0.65 / 3840, most=7.0)
+
+
+def shift_for(tokens: int, rule: LinearShift | float) -> float:
+    """The shift for a section of so many noisy tokens (history does not count). A plain number is its own rule.
+
+    >>> round(shift_for(9 * 1520, FRAMEPACK_SHIFT), 6), round(shift_for(1520, FRAMEPACK_SHIFT), 2), shift_for(540, 3.0)
+    (7.0, 2.04, 3.0)
+    """
+    if isinstance(rule, LinearShift):
+        return min(math.exp(rule.slope * tokens + rule.start), rule.most)
+    return rule

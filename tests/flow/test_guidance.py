@@ -1,0 +1,26 @@
+import pytest
+import torch
+from diffusers.guiders import ClassifierFreeGuidance
+
+from longtake.flow import guide
+
+C = torch.randn(2, 16, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+U = torch.randn(2, 16, 3, 4, 5, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("rescale", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("scale", [1.5, 2.0, 7.0])
+def test_guidance_equals_that_of_diffusers(scale, rescale):
+    guider = ClassifierFreeGuidance(guidance_scale=scale, guidance_rescale=rescale)
+    guider.set_state(step=0, num_inference_steps=1, timestep=0)
+    expected = guider.forward(C, U).pred
+    torch.testing.assert_close(guide(C, U, scale, rescale), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_scale_one_is_the_conditional_velocity():
+    torch.testing.assert_close(guide(C, U, 1.0), C)
+
+
+def test_full_rescale_keeps_the_spread_of_the_conditional_velocity():
+    guided = guide(C, U, 7.0, rescale=1.0)
+    torch.testing.assert_close(guided.std((1, 2, 3, 4)), C.std((1, 2, 3, 4)))
