@@ -1,0 +1,1 @@
+"""Networks that predict velocity, with their codecs and prompt encoders. The only package that knows diffusers."""

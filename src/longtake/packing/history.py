@@ -1,0 +1,70 @@
+"""The latent frames that are known so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["History"]
+
+
+class History:
+    """Latent frames by absolute number, for a batch of videos that are made side by side.
+
+    With `missing="zeros"` frames that are not known read as zeros, as the released FramePack models were trained; by
+    default reading them is an error, and plans do not ask for them.
+
+    >>> history = History()
+    >>> history.remember([0], torch.ones(1, 16, 1, 12, 20))
+    >>> sorted(history.known), history.read([0]).shape
+    ([0], torch.Size([1, 16, 1, 12, 20]))
+    """
+
+    def __init__(self, missing: Literal["absent", "zeros"] = "absent") -> None:
+        self.missing = missing
+        self._frames: dict[int, Tensor] = {}
+
+    @property
+    def known(self) -> frozenset[int]:
+        """The numbers of the frames that are known."""
+        return frozenset(self._frames)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Batch, channels, height and width of each frame.
+
+        Raises:
+            LookupError: nothing is known yet, not even the start frame.
+        """
+        for frame in self._frames.values():
+            b, c, h, w = frame.shape
+            return b, c, h, w
+        raise LookupError("the history is empty: remember the start frame before packing a section")
+
+    def remember(self, frames: Sequence[int], latents: Float[Tensor, "b c t h w"]) -> None:
+        """Keeps `latents` under these numbers; a frame that is known already is replaced.
+
+        Raises:
+            ValueError: there are more or fewer numbers than latent frames, or their shape is not that of the others.
+        """
+        if len(frames) != latents.shape[2]:
+            raise ValueError(f"{len(frames)} frame numbers for {latents.shape[2]} latent frames")
+        b, c, _, h, w = latents.shape
+        if self._frames and self.shape != (b, c, h, w):
+            raise ValueError(f"frames of shape {(b, c, h, w)} in a history of shape {self.shape}")
+        self._frames.update(zip(frames, latents.unbind(2), strict=True))
+
+    def read(self, frames: Sequence[int]) -> Float[Tensor, "b c t h w"]:
+        """The latents of these frames, in this order.
+
+        Raises:
+            KeyError: a frame is not known and missing frames are absent.
+        """
+        if self.missing == "zeros":
+            zeros = torch.zeros_like(next(iter(self._frames.values())))
+            return torch.stack([self._frames.get(f, zeros) for f in frames], dim=2)
+        return torch.stack([self._frames[f] for f in frames], dim=2)
