@@ -1,0 +1,69 @@
+# Each target sets up all it needs: a virtual environment in .venv, the project in it, the tools. Running it again is quick.
+#
+#   make demo    a 30 s video from an example image, on this machine's CPU
+#   make test    the whole suite, with its coverage gates
+#   make check   ruff, basedpyright, import-linter, and the suite
+#   make bench   the benchmarks; each prints a table and writes JSON into out/
+#   make docs    the documentation as a site, into site/
+#   make format  ruff's fixes and formatting
+#   make clean   removes what the other targets made
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test lint check bench docs serve-docs format clean
+
+demo: $(VENV)/user.stamp
+	$(BIN)/longtake demo
+
+# Compiled code cannot be type-checked while it is traced: those tests run by themselves, without the import hook.
+test: $(VENV)/developer.stamp
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m compile tests
+	$(BIN)/coverage report --skip-covered --skip-empty --fail-under=85
+	$(BIN)/coverage report --include='src/longtake/schedule/*,src/longtake/plan/*' --fail-under=100
+
+lint: $(VENV)/developer.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+check: lint test
+
+bench: $(VENV)/developer.stamp
+	@mkdir -p out
+	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
+
+docs: $(VENV)/docs.stamp
+	$(BIN)/zensical build --clean
+
+serve-docs: $(VENV)/docs.stamp
+	$(BIN)/zensical serve
+
+format: $(VENV)/developer.stamp
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) out site .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# pip comes last into a new environment: when it is there, the environment is whole.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "longtake needs Python 3.11 or newer; name one with PYTHON=, as in: make demo PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/user.stamp: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/developer.stamp: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --editable '.[toybox,eval,dev]'
+	@touch $@ $(VENV)/user.stamp
+
+$(VENV)/docs.stamp: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@ $(VENV)/user.stamp
