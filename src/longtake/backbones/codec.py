@@ -1,0 +1,159 @@
+"""Images to latents and back, for Wan's causal autoencoder.
+
+Frame 0 stands for one image, each later frame for four. The network looks only back, and it keeps what it has seen in a
+feature cache; so a video can be decoded section by section, each frame once, and equal the decoding of the whole.
+diffusers fills that cache one frame at a time; here all frames of a chunk pass together, which is the same arithmetic
+and 2-3 times faster.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    AutoencoderKLWan,
+    WanCausalConv3d,
+    WanResample,
+    patchify,
+    unpatchify,
+)
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["Codec", "Stream"]
+
+_ENCODE_IMAGES = 64  # that pass the encoder together, after the first
+_DECODE_FRAMES = 16  # that pass the decoder together, where no section says otherwise
+
+
+class Codec:
+    """An autoencoder whose latents are normalized, channel by channel, to mean 0 and deviation 1."""
+
+    def __init__(self, network: AutoencoderKLWan) -> None:
+        config = network.config
+        self.network = network
+        self.temporal_ratio: int = config["scale_factor_temporal"]
+        self.spatial_ratio: int = config["scale_factor_spatial"]
+        self.channels: int = config["z_dim"]
+        self._patch: int = config["patch_size"] or 1
+        self._mean = torch.tensor(config["latents_mean"]).view(1, -1, 1, 1, 1)
+        self._deviation = torch.tensor(config["latents_std"]).view(1, -1, 1, 1, 1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.post_quant_conv.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in."""
+        return self.network.post_quant_conv.weight.dtype
+
+    @cached_property
+    def reach(self) -> int:
+        """How many frames before its own an image depends on.
+
+        Counted from the last layer to the first: each causal convolution of kernel k looks k - 1 back, and doubling
+        time makes images 2i - 1 and 2i of image i.
+        """
+        frame = 1 << 20  # far from the start, where nothing is cut off
+        image = frame * self.temporal_ratio - (self.temporal_ratio - 1)  # the first one of it
+        for name, module in reversed(list(self.network.decoder.named_modules())):
+            if isinstance(module, WanResample) and module.mode == "upsample3d":
+                image = -(-image // 2) - (module.time_conv.kernel_size[0] - 1)
+            elif isinstance(module, WanCausalConv3d) and not name.endswith("time_conv"):
+                image -= module.kernel_size[0] - 1
+        return frame - image
+
+    def lead(self, generated: int) -> int:
+        """How many frames before a section a stream has to warm up on, to go on exactly: a frame and whole sections.
+
+        >>> from longtake.backbones.architecture import CodecShape, new_codec
+        >>> codec = Codec(new_codec(CodecShape(encoder_width=4, decoder_width=4)))
+        >>> codec.reach, codec.lead(9)
+        (28, 37)
+        """
+        return 1 + generated * -(-self.reach // generated)
+
+    @torch.no_grad()
+    def encode(self, images: Float[Tensor, "b 3 T H W"]) -> Float[Tensor, "b c t h w"]:
+        """The normalized latents of a video of 4t - 3 images in -1..1 (a picture is one of one image), in float32.
+
+        The mean of the posterior, so nothing is drawn. Images are encoded many at a time through the feature cache.
+        """
+        ratio = self.temporal_ratio
+        if (images.shape[2] - 1) % ratio:
+            raise ValueError(f"{images.shape[2]} images: a video has 1 + {ratio} n of them")
+        pixels = patchify(images.to(self.device, self.dtype), self._patch)
+        cache: list[Tensor | str | None] = [None] * self.network._cached_conv_counts["encoder"]
+        first, rest = pixels[:, :, :1], pixels[:, :, 1:]
+        chunks = [first, *(rest.split(_ENCODE_IMAGES, dim=2) if rest.shape[2] else [])]
+        features = [self.network.encoder(chunk, feat_cache=cache, feat_idx=[0]) for chunk in chunks]
+        mean = self.network.quant_conv(torch.cat(features, 2)).chunk(2, dim=1)[0].float()
+        return (mean - self._mean.to(mean.device)) / self._deviation.to(mean.device)
+
+    def stream(self) -> Stream:
+        """A decoder at the start of a video."""
+        return Stream(self)
+
+    def decode(self, latents: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 T H W"]:
+        """The images of a whole video."""
+        stream = self.stream()
+        return torch.cat([stream.decode(chunk) for chunk in latents.split(_DECODE_FRAMES, dim=2)], dim=2)
+
+    def decode_with_context(
+        self, left: Float[Tensor, "b c k h w"], latents: Float[Tensor, "b c t h w"]
+    ) -> Float[Tensor, "b 3 T H W"]:
+        """The images of `latents` alone, decoded behind the frames `left` before them.
+
+        For sections that are made from the end to the start. Exact with `lead` frames on the left (or all there are
+        since frame 0), close with a few: 4 frames gave 65 dB, 9 gave 100 dB against exact decoding. With none,
+        `latents` begin with frame 0.
+        """
+        if left.shape[2] == 0:
+            return self.decode(latents)
+        stream = self.stream()
+        stream.warm_up(left, latents.shape[2])
+        return stream.decode(latents)
+
+
+class Stream:
+    """A video being decoded, section by section, each frame once.
+
+    Equal to decoding the whole at once; and two streams that get the same frames in the same chunks give the same bits.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self._cache: list[Tensor | str | None] = [None] * codec.network._cached_conv_counts["decoder"]
+        self._begun = False
+
+    def decode(self, latents: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 T H W"]:
+        """The images, in -1..1, of the next frames: four each, but one of frame 0."""
+        if self._begun:
+            return self._pass(latents)
+        self._begun = True
+        first = self._pass(latents[:, :, :1], first=True)
+        if latents.shape[2] == 1:
+            return first
+        return torch.cat([first, self._pass(latents[:, :, 1:])], dim=2)
+
+    def warm_up(self, latents: Float[Tensor, "b c t h w"], generated: int) -> None:
+        """Brings a new stream to the state behind `latents`: `Codec.lead` frames, or all since frame 0.
+
+        They pass in chunks of `generated` frames after the first one, as the sections of a forward run did, so that
+        what follows is bit for bit what it was.
+        """
+        self.decode(latents[:, :, :1])
+        if latents.shape[2] > 1:
+            for chunk in latents[:, :, 1:].split(generated, dim=2):
+                self.decode(chunk)
+
+    @torch.no_grad()
+    def _pass(self, latents: Float[Tensor, "b c t h w"], first: bool = False) -> Float[Tensor, "b 3 T H W"]:
+        codec, network = self.codec, self.codec.network
+        z = latents.to(codec.device, torch.float32) * codec._deviation.to(codec.device) + codec._mean.to(codec.device)
+        features = network.post_quant_conv(z.to(codec.dtype))
+        images = network.decoder(features, feat_cache=self._cache, feat_idx=[0], first_chunk=first)
+        return unpatchify(images, codec._patch).clamp(-1.0, 1.0)
