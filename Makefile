@@ -29,7 +29,7 @@ lint: $(VENV)/developer.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 check: lint test
 
