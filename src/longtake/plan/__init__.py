@@ -1,12 +1,13 @@
 """In which order a video is made: sections, what each sees, and where RoPE puts it."""
 
-from longtake.plan.orders import DEFAULT_SCHEDULES, ORDERS, default_order, make_plan, sections_for
+from longtake.plan.orders import INVERTED, ORDERS, VANILLA, default_order, make_plan, sections_for
 from longtake.plan.positions import Gaps
 from longtake.plan.section import Look, Plan, Section
 
 __all__ = [
-    "DEFAULT_SCHEDULES",
+    "INVERTED",
     "ORDERS",
+    "VANILLA",
     "Gaps",
     "Look",
     "Plan",

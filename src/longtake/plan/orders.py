@@ -11,11 +11,12 @@ from longtake.plan.positions import Gaps, clamped_gap
 from longtake.plan.section import Look, Plan, Section
 from longtake.schedule import Schedule, Side, Span
 
-__all__ = ["DEFAULT_SCHEDULES", "ORDERS", "Missing", "default_order", "make_plan", "sections_for"]
+__all__ = ["INVERTED", "ORDERS", "VANILLA", "Missing", "Order", "default_order", "make_plan", "sections_for"]
 
 Missing = Literal["absent", "zeros"]
 
-DEFAULT_SCHEDULES = {"vanilla": "td_f1k1_x_f16k4f2k2f1k1_g9", "inverted": "f1k1_x_g9_f1k1f2k2f16k4_td"}
+VANILLA = "td_f1k1_x_f16k4f2k2f1k1_g9"  # FramePack-F1's structure
+INVERTED = "f1k1_x_g9_f1k1f2k2f16k4_td"  # FramePack's
 
 
 @dataclass(frozen=True, slots=True)
