@@ -239,6 +239,7 @@ def test_history_weights_travel_with_the_checkpoint(transformer, patchify, tmp_p
     }
 
 
+@pytest.mark.compile
 def test_compiled_blocks_agree_and_the_whole_traces_without_a_break(transformer, patchify):
     x, sigma, text = inputs()
     axes = rope_axes(transformer)

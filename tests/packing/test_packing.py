@@ -6,8 +6,8 @@ from torch import nn
 
 from longtake.errors import ModelError
 from longtake.packing import History, Patchify, RopeAxes, appended, compressed, pack, phases
-from longtake.plan import Look, Section
-from longtake.schedule import Kernel
+from longtake.plan import Look, Section, make_plan
+from longtake.schedule import Kernel, parse
 
 K1, K2, K4 = Kernel(1, 2, 2), Kernel(2, 4, 4), Kernel(4, 8, 8)
 AXES = RopeAxes(8, 6, 6, patch=K1)
@@ -117,6 +117,11 @@ def test_a_kernel_that_the_patch_does_not_divide_is_refused():
         Patchify(base(), [Kernel(1, 3, 2)])
 
 
+def test_a_kernel_without_weights_is_named():
+    with pytest.raises(ModelError, match="no history weights for kernel k8h16w16; it has k1h2w2, k4h8w8"):
+        Patchify(base(), [K4, K1])(drawn(1, 4, 1, 6, 10), Kernel(8, 16, 16))
+
+
 # Phases
 
 
@@ -214,6 +219,35 @@ def test_history_is_packed_in_the_precision_of_the_weights():
     assert packed.cos.dtype == packed.target_sin.dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [
+        ("td_f16k4f2k2f1k1_g9", "vanilla"),
+        ("f1k1_x_f16k4f2k2f1k1_g9", "vanilla"),
+        ("ta_f1k1_x_f16k4f2k2f1k1_g9", "vanilla"),
+        ("tc_f8k2f1k1_g4", "vanilla"),
+        ("f1k1_x_g9_f1k1f2k2f16k4_td", "inverted"),
+        ("f1k1_x_g9_f1k1f2k2f16k4_ta", "inverted"),
+        ("f1k1_x_g5_f1k1f2k2_tc", "inverted"),
+    ],
+)
+@pytest.mark.parametrize("missing", ["absent", "zeros"])
+def test_every_section_of_a_plan_packs_to_the_tokens_it_says(name, order, missing):
+    schedule = parse(name)
+    plan = make_plan(schedule, 1 + 5 * schedule.generated, order=order, missing=missing)
+    patchify, history = Patchify(base(), schedule.kernels), History(missing)
+    history.remember([0], drawn(1, 4, 1, 6, 10))
+    with torch.no_grad():
+        for section in plan.sections:
+            packed = pack(section, history, patchify, AXES)
+            tokens = sum(look.tokens(6, 10) for look in section.sees)
+            assert packed.tokens.shape == (1, tokens, 12)
+            assert packed.cos.shape == packed.sin.shape == (tokens, 20)
+            assert packed.target_cos.shape == (schedule.generated * 15, 20)
+            history.remember(section.frames, drawn(1, 4, schedule.generated, 6, 10, seed=section.index))
+    assert history.known == set(range(plan.frames))
+
+
 # Tail
 
 
@@ -232,3 +266,14 @@ def test_a_compressed_tail_is_one_token():
     tokens = Patchify(base(), [K4])(compressed(tail, K4), K4)
     expected = base()(tail.mean((2, 3, 4))[..., None, None, None].expand(-1, -1, 1, 2, 2)).flatten(2).transpose(1, 2)
     torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=0)
+
+
+def test_a_tail_is_packed_with_the_mean_phases_of_what_it_stands_for():
+    patchify, history = Patchify(base(), [K4]), known()
+    frames = tuple(range(1, 8))
+    mean = phases(frames, 6, 10, K1, AXES).cos.view(7, 15, 20).mean(0)
+    compress = pack(section(Look(frames, K4, frames, tail="tc")), history, patchify, AXES)
+    torch.testing.assert_close(compress.cos, mean.mean(0, keepdim=True))
+    append = pack(section(Look(frames, K4, (3,) * 7, tail="ta")), history, patchify, AXES)
+    assert append.tokens.shape == (2, 7, 12)
+    assert torch.equal(append.cos, append.cos[:1].expand(7, -1))  # one position for all: clamped gaps

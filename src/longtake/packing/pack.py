@@ -10,10 +10,14 @@ from torch import Tensor
 
 from longtake.packing.history import History
 from longtake.packing.patchify import Patchify
-from longtake.packing.rope import Phases, RopeAxes, phases
-from longtake.plan import Section
+from longtake.packing.rope import RopeAxes, phases
+from longtake.packing.tail import appended, compressed, spread
+from longtake.plan import Look, Section
 
 __all__ = ["Packed", "pack"]
+
+
+_SHOWN = {"": lambda frames, kernel: frames, "ta": appended, "tc": compressed}  # what a kernel is shown of a look
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +35,23 @@ def pack(section: Section, history: History, patchify: Patchify, axes: RopeAxes)
     """The tokens of everything that `section` sees, in the order of its looks.
 
     A section that sees nothing has no tokens, but its own frames have their phases. Gradients reach the weights of
-    `patchify`. Depends on nothing that changes between the steps of a section: pack once, step often.
+    `patchify`. Nothing here changes between the steps of a section: pack once, step often.
     """
     weight = next(patchify.parameters())
     batch, _, height, width = history.shape
 
-    def phases_of(positions: tuple[float, ...], kernel: object) -> Phases:
-        return phases(positions, height, width, kernel, axes, weight.device)
+    def tokens_of(look: Look) -> Tensor:
+        frames = history.read(look.frames).to(device=weight.device, dtype=weight.dtype)
+        return patchify(_SHOWN[look.tail](frames, look.kernel), look.kernel)
 
-    seen = [phases_of(look.positions, look.kernel) for look in section.sees]
-    own = phases_of(section.positions, axes.patch)
-    tokens = [
-        patchify(history.read(look.frames).to(device=weight.device, dtype=weight.dtype), look.kernel)
-        for look in section.sees
+    seen = [
+        phases(look.positions, height, width, spread(look, height, width), axes, weight.device) for look in section.sees
     ]
+    own = phases(section.positions, height, width, axes.patch, axes, weight.device)
     return Packed(
-        tokens=torch.cat(tokens, 1) if tokens else weight.new_zeros(batch, 0, patchify.width),
-        cos=torch.cat([p.cos for p in seen]) if seen else own.cos[:0],
-        sin=torch.cat([p.sin for p in seen]) if seen else own.sin[:0],
+        tokens=torch.cat([weight.new_zeros(batch, 0, patchify.width), *map(tokens_of, section.sees)], dim=1),
+        cos=torch.cat([own.cos[:0], *(p.cos for p in seen)]),
+        sin=torch.cat([own.sin[:0], *(p.sin for p in seen)]),
         target_cos=own.cos,
         target_sin=own.sin,
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from longtake.errors import ModelError
 from longtake.schedule import Kernel
 
-__all__ = ["Patchify", "long_name"]
+__all__ = ["Patchify", "long_name", "trained_kernels"]
 
 
 def long_name(kernel: Kernel) -> str:
@@ -22,6 +22,16 @@ def long_name(kernel: Kernel) -> str:
     'k2h4w4'
     """
     return f"k{kernel.t}h{kernel.h}w{kernel.w}"
+
+
+def trained_kernels(names: Iterable[str]) -> set[Kernel]:
+    """The kernels that weights of these names, of a `Patchify`, belong to.
+
+    >>> trained_kernels(["proj.k2h4w4.weight", "proj.k2h4w4.bias"])
+    {Kernel(t=2, h=4, w=4)}
+    """
+    found = [re.fullmatch(r"proj\.k(\d+)h(\d+)w(\d+)\.\w+", name) for name in names]
+    return {Kernel(*(int(side) for side in match.groups())) for match in found if match}
 
 
 def _stretched(base: nn.Conv3d, kernel: Kernel, channels: int) -> nn.Conv3d:
@@ -36,10 +46,8 @@ def _stretched(base: nn.Conv3d, kernel: Kernel, channels: int) -> nn.Conv3d:
     weight = base.weight.detach()[:, :channels]
     for dim, (side, patch) in enumerate(zip(sides, base.kernel_size, strict=True), start=2):
         weight = weight.repeat_interleave(side // patch, dim) / (side // patch)
-    conv = nn.Conv3d(
-        channels, base.out_channels, sides, stride=sides, bias=base.bias is not None, device="meta", dtype=weight.dtype
-    )
-    conv.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
+    conv = nn.Conv3d(channels, base.out_channels, sides, stride=sides, bias=base.bias is not None, device="meta")
+    conv.weight = nn.Parameter(weight.contiguous().clone())
     if base.bias is not None:
         conv.bias = nn.Parameter(base.bias.detach().clone())
     return conv
@@ -52,6 +60,7 @@ class Patchify(nn.Module):
     `Patchify` equals the backbone's patch embedding of the average-pooled latents. Frames that do not fill a kernel are
     padded by replication, as the released models do it.
 
+    >>> import torch
     >>> patchify = Patchify(nn.Conv3d(16, 64, (1, 2, 2), (1, 2, 2)), [Kernel(1, 2, 2), Kernel(4, 8, 8)])
     >>> patchify(torch.zeros(1, 16, 9, 12, 20), Kernel(4, 8, 8)).shape
     torch.Size([1, 18, 64])
@@ -66,9 +75,16 @@ class Patchify(nn.Module):
         )
 
     def forward(self, frames: Float[Tensor, "b c t h w"], kernel: Kernel) -> Float[Tensor, "b n d"]:
-        """The tokens of `frames` seen through `kernel`, in time order, then rows, then columns."""
+        """The tokens of `frames` seen through `kernel`, in time order, then rows, then columns.
+
+        Raises:
+            ModelError: the model has no weights for that kernel.
+        """
+        name = long_name(kernel)
+        if name not in self.proj:
+            raise ModelError(f"the model has no history weights for kernel {name}; it has {', '.join(self.proj)}")
         t, h, w = frames.shape[2:]
         missing = (0, -w % kernel.w, 0, -h % kernel.h, 0, -t % kernel.t)
         if any(missing):
             frames = nn.functional.pad(frames, missing, mode="replicate")
-        return rearrange(self.proj[long_name(kernel)](frames), "b d t h w -> b (t h w) d")
+        return rearrange(self.proj[name](frames), "b d t h w -> b (t h w) d")

@@ -62,7 +62,7 @@ def _axis(positions: Float[Tensor, " p"], channels: int, theta: float, size: int
 
 @lru_cache(maxsize=128)
 def phases(
-    positions: tuple[float, ...],
+    positions: tuple[int | float, ...],
     height: int,
     width: int,
     kernel: Kernel,
