@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -57,6 +57,11 @@ class History:
         if self._frames and self.shape != (b, c, h, w):
             raise ValueError(f"frames of shape {(b, c, h, w)} in a history of shape {self.shape}")
         self._frames.update(zip(frames, latents.unbind(2), strict=True))
+
+    def forget(self, frames: Iterable[int]) -> None:
+        """Drops frames that nothing will read again."""
+        for frame in frames:
+            self._frames.pop(frame, None)
 
     def read(self, frames: Sequence[int]) -> Float[Tensor, "b c t h w"]:
         """The latents of these frames, in this order.

@@ -1,0 +1,25 @@
+"""Files to pictures and back: images, video segments, a video that grows by appending, metadata."""
+
+from longtake.media.images import fit, load_image, save_image
+from longtake.media.video import (
+    Segment,
+    append_segment,
+    join_segments,
+    read_comment,
+    read_video,
+    write_segment,
+    write_video,
+)
+
+__all__ = [
+    "Segment",
+    "append_segment",
+    "fit",
+    "join_segments",
+    "load_image",
+    "read_comment",
+    "read_video",
+    "save_image",
+    "write_segment",
+    "write_video",
+]

@@ -1,0 +1,181 @@
+"""H.264 in MP4: every image is encoded once, a video grows by appending, files are joined by copying packets.
+
+A segment is a fragmented MP4 of its own. The growing video is the bytes of the first segment, and then the fragments of the
+others, told when they begin.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from PIL import Image
+
+from longtake.errors import InputError, OutputError
+
+__all__ = ["Segment", "append_segment", "join_segments", "read_comment", "read_video", "write_segment", "write_video"]
+
+FRAGMENTS = "frag_keyframe+empty_moov+default_base_moof"
+HEADERS = (b"ftyp", b"moov")
+TRAILERS = (b"mfra",)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of the video on disk: its first image's number and how many there are."""
+
+    path: Path
+    first: int
+    images: int
+
+
+def _rate(fps: float) -> Fraction:
+    return Fraction(fps).limit_denominator(1001)
+
+
+def write_segment(images: np.ndarray, path: Path, first: int, fps: float, crf: int = 16, scale: int = 1) -> Segment:
+    """Encodes uint8 images "T H W 3" that begin at image `first` of the video; the file is there whole or not at all.
+
+    H.264, yuv420p, one key frame at the start, no B-frames. `scale` enlarges each side (Lanczos).
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written.
+    """
+    unfinished = path.with_name(path.name + ".unfinished")
+    rate = _rate(fps)
+    height, width = images.shape[1] * scale, images.shape[2] * scale
+    try:
+        with av.open(str(unfinished), "w", format="mp4", options={"movflags": FRAGMENTS}) as container:
+            stream = container.add_stream("libx264", rate=rate)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.time_base = stream.codec_context.time_base = 1 / rate
+            stream.options = {"crf": str(crf), "preset": "medium", "bf": "0", "g": str(len(images)), "threads": "1"}
+            for i, image in enumerate(images):
+                if scale > 1:
+                    image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+                frame.pts, frame.time_base = i, 1 / rate
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        with open(unfinished, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except (OSError, av.error.FFmpegError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise OutputError(f"{path}: the segment could not be written ({error})") from error
+    return Segment(path, first, len(images))
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The top-level boxes of an MP4: kind and bytes (ISO 14496-12, section 4.2)."""
+    at = 0
+    while at + 8 <= len(data):
+        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        yield kind, data[at : at + size]
+        at += size
+
+
+def _begun_at(fragment: bytes, ticks: int) -> bytes:
+    """A movie fragment whose decode time is later by `ticks` (ISO 14496-12, section 8.8.12: tfdt)."""
+    at = fragment.index(b"tfdt") + 4
+    size = 8 if fragment[at] == 1 else 4  # the box's version
+    begin = int.from_bytes(fragment[at + 4 : at + 4 + size], "big") + ticks
+    return fragment[: at + 4] + begin.to_bytes(size, "big") + fragment[at + 4 + size :]
+
+
+def append_segment(video: Path, segment: Segment) -> None:
+    """Adds a segment to the end of a growing video, which it begins if there is none.
+
+    Raises:
+        OutputError: the disk is full or the file cannot be written; the segment itself is safe.
+    """
+    skipped = TRAILERS if not video.exists() else (*HEADERS, *TRAILERS)
+    with av.open(str(segment.path)) as source:
+        stream = source.streams.video[0]
+        ticks = round(segment.first / stream.average_rate / stream.time_base)
+    fragments = b"".join(
+        _begun_at(box, ticks) if kind == b"moof" else box
+        for kind, box in _boxes(segment.path.read_bytes())
+        if kind not in skipped
+    )
+    try:
+        with open(video, "ab") as file:
+            file.write(fragments)
+    except OSError as error:
+        raise OutputError(f"{video}: cannot be appended to ({error.strerror})") from error
+
+
+def join_segments(segments: Sequence[Segment], path: Path) -> None:
+    """Writes a growing video anew from segments that follow each other.
+
+    Raises:
+        OutputError: the disk is full or the file cannot be written.
+    """
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.unlink(missing_ok=True)
+    for segment in segments:
+        append_segment(unfinished, segment)
+    os.replace(unfinished, path)
+
+
+def write_video(segments: Sequence[Segment], path: Path, comment: str) -> None:
+    """The finished file: packets of all segments, copied, with `comment` in its metadata; playable while it downloads.
+
+    Raises:
+        OutputError: the disk is full or the file cannot be written; the segments are untouched.
+    """
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        with av.open(str(unfinished), "w", format="mp4", options={"movflags": "faststart"}) as output:
+            output.metadata["comment"] = comment
+            stream = None
+            for segment in segments:
+                with av.open(str(segment.path)) as source:
+                    found = source.streams.video[0]
+                    stream = stream or output.add_stream_from_template(found)
+                    for i, packet in enumerate(p for p in source.demux(found) if p.size):
+                        packet.pts = packet.dts = round((segment.first + i) / found.average_rate / found.time_base)
+                        packet.stream = stream
+                        output.mux(packet)
+        os.replace(unfinished, path)
+    except (OSError, av.error.FFmpegError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise OutputError(f"{path}: the video could not be written ({error}); its sections are safe") from error
+
+
+def read_comment(path: Path) -> str:
+    """The comment in a video's metadata; empty if it has none.
+
+    Raises:
+        InputError: the file is missing or is no video.
+    """
+    try:
+        with av.open(str(path)) as container:
+            return container.metadata.get("comment", "")
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such video") from None
+    except (OSError, av.error.FFmpegError) as error:
+        raise InputError(f"{path}: not a video that can be read ({error})") from error
+
+
+def read_video(path: Path) -> np.ndarray:
+    """All images of a video: uint8 "T H W 3".
+
+    Raises:
+        InputError: the file is missing or is no video.
+    """
+    try:
+        with av.open(str(path)) as container:
+            return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such video") from None
+    except (OSError, av.error.FFmpegError, ValueError) as error:
+        raise InputError(f"{path}: not a video that can be read ({error})") from error

@@ -1,0 +1,23 @@
+"""From a request to a video: the engine is one generator of events."""
+
+from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
+from longtake.pipeline.generate import generate, make, reroll
+from longtake.pipeline.preflight import Preflight, preflight
+from longtake.pipeline.request import Config, Request
+from longtake.pipeline.run import Run
+
+__all__ = [
+    "Config",
+    "Event",
+    "Finished",
+    "Planned",
+    "Preflight",
+    "Request",
+    "Run",
+    "SectionDone",
+    "Step",
+    "generate",
+    "make",
+    "preflight",
+    "reroll",
+]

@@ -1,0 +1,91 @@
+"""Latents to images, each frame decoded once, in whichever order sections arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from longtake.backbones import Codec, Stream
+from longtake.pipeline.run import Run, frames_of
+from longtake.plan import Plan, Section
+
+__all__ = ["ContextDecoder", "Decoded", "StreamDecoder", "decoder_for"]
+
+CONTEXT = 4  # frames decoded and thrown away before a section that does not follow its neighbor: 65 dB to the exact one
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Images of a section, by its place in time; those of place 0 begin with the start image."""
+
+    place: int
+    images: np.ndarray
+
+
+def _to_images(pixels: Float[Tensor, "1 3 T H W"]) -> np.ndarray:
+    images = rearrange(pixels[0].float().clamp(-1.0, 1.0), "c T H W -> T H W c")
+    return ((images + 1.0) * 127.5).round().to(torch.uint8).cpu().numpy()
+
+
+class StreamDecoder:
+    """For plans in time order: one causal stream through all sections, exact."""
+
+    def __init__(self, run: Run, plan: Plan, codec: Codec) -> None:
+        self.run, self.plan, self.codec = run, plan, codec
+        self.generated = plan.schedule.generated
+        self.stream: Stream | None = None
+
+    def add(self, section: Section, latents: Float[Tensor, "1 c t h w"]) -> Iterator[Decoded]:
+        """The images of `section`, unless they are on disk already."""
+        place, first = section.index, section.frames[0]
+        if self.run.has_segment(place):
+            self.stream = None
+            return
+        if place == 0:
+            self.stream = self.codec.stream()
+            latents = torch.cat([frames_of(self.run, self.plan.sections, range(1)), latents], dim=2)
+        elif self.stream is None:  # after a stop: the stream is brought to where it was
+            self.stream = self.codec.stream()
+            known = range(max(0, first - self.codec.lead(self.generated)), first)
+            self.stream.warm_up(frames_of(self.run, self.plan.sections, known), self.generated)
+        yield Decoded(place, _to_images(self.stream.decode(latents)))
+
+
+class ContextDecoder:
+    """For plans in any other order: a section is decoded once its earlier neighbor is there, behind a few frames of it."""
+
+    def __init__(self, run: Run, plan: Plan, codec: Codec) -> None:
+        self.run, self.plan, self.codec = run, plan, codec
+        self.generated = plan.schedule.generated
+        self.by_place = {(s.frames[0] - 1) // self.generated: s for s in plan.sections}
+
+    def add(self, section: Section, latents: Float[Tensor, "1 c t h w"]) -> Iterator[Decoded]:
+        """The images of those sections that can be decoded now and are not on disk."""
+        place = (section.frames[0] - 1) // self.generated
+        for candidate in (place + 1, place):
+            ready = candidate in self.by_place and self.run.has_section(self.by_place[candidate].index)
+            behind = candidate == 0 or (
+                candidate - 1 in self.by_place and self.run.has_section(self.by_place[candidate - 1].index)
+            )
+            if ready and behind and not self.run.has_segment(candidate):
+                yield self._decode(candidate)
+
+    def _decode(self, place: int) -> Decoded:
+        frames = self.by_place[place].frames
+        read = range(max(0, frames[0] - CONTEXT), frames[-1] + 1)
+        known = frames_of(self.run, self.plan.sections, read)
+        if place == 0:
+            return Decoded(0, _to_images(self.codec.decode(known)))
+        return Decoded(place, _to_images(self.codec.decode_with_context(known[:, :, :CONTEXT], known[:, :, CONTEXT:])))
+
+
+def decoder_for(run: Run, plan: Plan, codec: Codec) -> StreamDecoder | ContextDecoder:
+    """The exact stream where sections come in the order of time, else context."""
+    firsts = [section.frames[0] for section in plan.sections]
+    return (StreamDecoder if firsts == sorted(firsts) else ContextDecoder)(run, plan, codec)

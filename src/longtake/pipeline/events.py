@@ -1,0 +1,54 @@
+"""What the engine says while it works. Closing the generator that says it stops the work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from longtake.plan import Plan, Section
+
+__all__ = ["Event", "Finished", "Planned", "SectionDone", "Step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The work is known; `finished` sections are there already from an earlier time."""
+
+    plan: Plan
+    steps: int  # of each section
+    finished: int
+    folder: Path
+    video: Path  # the file that grows
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A section came one step nearer; `latents` are still noisy."""
+
+    section: Section
+    step: int  # from 1
+    latents: Float[Tensor, "1 c t h w"]
+
+
+@dataclass(frozen=True, slots=True)
+class SectionDone:
+    """A section is finished and safe on disk; `images` of it and of earlier ones are in the video now."""
+
+    section: Section
+    latents: Float[Tensor, "1 c t h w"]
+    images: int
+    seconds: float  # that this section took
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The whole video is there."""
+
+    path: Path
+    images: int
+
+
+Event = Planned | Step | SectionDone | Finished

@@ -1,0 +1,140 @@
+"""The engine: a plan, section by section, as events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from longtake.backbones import Backbone, load_backbone
+from longtake.errors import ModelError, NumericsError
+from longtake.flow import SOLVERS, guide, noise, sigmas
+from longtake.media import fit, load_image, write_video
+from longtake.packing import History, Packed, pack
+from longtake.pipeline.decoding import decoder_for
+from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
+from longtake.pipeline.preflight import fingerprint_of, preflight
+from longtake.pipeline.request import Request
+from longtake.pipeline.run import Run
+from longtake.plan import Plan, Section
+
+__all__ = ["generate", "make", "reroll"]
+
+Velocity = Callable[[Tensor, Tensor | float], Tensor]
+
+
+def generate(request: Request, output: Path, folder: Path, backbone: Backbone | None = None) -> Iterator[Event]:
+    """Makes a video into `output`; everything on the way is kept in the run folder `folder`.
+
+    Raises:
+        LongtakeError: the request cannot be served; nothing is written then.
+    """
+    checked = preflight(request, output, folder)
+    image = fit(load_image(request.image), checked.config.height, checked.config.width)
+    run = Run.create(folder, request, checked.config, image)
+    yield from make(run, output, backbone)
+
+
+def reroll(run: Run, section: int, seed: int) -> Run:
+    """The run with everything from the section made as `section` on to be made again, from another seed.
+
+    Sections before it stay, bit for bit.
+    """
+    return run.forget_from(section, {s.index: seed for s in run.config.plan().sections[section:]})
+
+
+@torch.inference_mode()
+def make(run: Run, output: Path, backbone: Backbone | None = None) -> Iterator[Event]:
+    """Makes what a run lacks, from wherever it was stopped.
+
+    Raises:
+        RunError: another process works on this run.
+        ModelError: the model's files changed since the run began.
+        NumericsError: a section's latents are not finite; the sections before it are kept.
+        OutputError: the disk is full; the sections before are kept.
+    """
+    config = run.config
+    with run.lock():
+        if fingerprint_of(config.model) != config.fingerprint:
+            raise ModelError(f"{config.model}: the model's files changed since this run began; start a new run")
+        plan = config.plan()
+        finished = sum(run.has_section(s.index) for s in plan.sections)
+        yield Planned(plan, config.steps, finished, run.folder, run.video)
+        backbone = backbone or load_backbone(config.model)
+        history = History(missing=config.missing)
+        history.remember((0,), _start(run, backbone))
+        decoder = decoder_for(run, plan, backbone.codec)
+        last_read = {f: s.index for s in plan.sections for look in s.sees for f in look.frames}
+        text = _texts(run, backbone)
+        run.rebuild_video()
+        for section in plan.sections:
+            began = time.monotonic()
+            if run.has_section(section.index):
+                latents = run.read_section(section).to(backbone.device)
+            else:
+                latents = yield from _solve(run, section, history, backbone, text)
+                run.write_section(section, latents)
+            history.remember(section.frames, latents)
+            for decoded in decoder.add(section, latents):
+                run.write_images(decoded.place, decoded.images)
+            history.forget([f for f in history.known if last_read.get(f, -1) <= section.index and f != 0])
+            yield SectionDone(section, latents, _images(run, plan), time.monotonic() - began)
+        segments = [run.segment(place) for place in range(len(plan.sections))]
+        write_video(segments, output, run.request.model_dump_json())
+    yield Finished(output, config.images)
+
+
+def _solve(
+    run: Run, section: Section, history: History, backbone: Backbone, text: tuple[Tensor, Tensor | None]
+) -> Iterator[Event]:
+    """The latents of one section, with a `Step` for each step; returns them."""
+    config = run.config
+    packed = pack(section, history, backbone.patchify, backbone.axes)
+    velocity = _velocity(run, backbone, text, packed)
+    _, c, h, w = history.shape
+    x = noise((1, c, len(section.frames), h, w), config.seed_of(section.index), section.index, backbone.device)
+    for number, x in enumerate(SOLVERS[config.solver](velocity, x, sigmas(config.steps, config.shift)), start=1):
+        yield Step(section, number, x)
+    if not torch.isfinite(x).all():
+        raise NumericsError(
+            f"section {section.index} (frames {section.frames[0]} to {section.frames[-1]}) is not finite; "
+            "the sections before it are kept. Try another seed, or float32"
+        )
+    return x
+
+
+def _velocity(run: Run, backbone: Backbone, text: tuple[Tensor, Tensor | None], packed: Packed) -> Velocity:
+    positive, negative = text
+
+    def velocity(x: Float[Tensor, "1 c t h w"], sigma: Tensor | float) -> Float[Tensor, "1 c t h w"]:
+        level = torch.full((1,), float(sigma), device=x.device)
+        v = backbone.velocity(x, level, positive, packed)
+        if negative is None:
+            return v
+        return guide(v, backbone.velocity(x, level, negative, packed), run.config.guidance, run.config.guidance_rescale)
+
+    return velocity
+
+
+def _texts(run: Run, backbone: Backbone) -> tuple[Tensor, Tensor | None]:
+    positive = backbone.prompts.encode([run.config.prompt])
+    return positive, backbone.prompts.encode([run.config.negative_prompt]) if run.config.guidance > 1.0 else None
+
+
+def _start(run: Run, backbone: Backbone) -> Float[Tensor, "1 c 1 h w"]:
+    """Latents of the start image, encoded once in the life of a run."""
+    latents = run.read_start()
+    if latents is None:
+        image = torch.from_numpy(load_image(run.folder / "start.png"))
+        pixels = image.permute(2, 0, 1)[None, :, None].float().div(127.5).sub(1.0)
+        run.write_start(backbone.codec.encode(pixels.to(backbone.device)))
+        latents = run.read_start()
+    return latents.to(backbone.device)
+
+
+def _images(run: Run, plan: Plan) -> int:
+    return sum(run.segment(p).images for p in range(len(plan.sections)) if run.has_segment(p))

@@ -1,0 +1,149 @@
+"""What is asked for, and what that means for a model: one schema for Python, command line, files and metadata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from longtake.errors import InputError
+from longtake.plan import Plan, default_order, make_plan, sections_for
+from longtake.schedule import parse
+
+if TYPE_CHECKING:
+    from longtake.backbones import BackboneSettings
+
+__all__ = ["Config", "Request", "read_request", "resolve"]
+
+LONGEST = 24 * 3600.0  # seconds of video that can be asked for
+
+
+class Request(BaseModel):
+    """A video to make. What is None is the model's own choice."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image: Path
+    prompt: str = ""
+    seconds: float = Field(default=6.0, gt=0, le=LONGEST)
+    model: str = "embedded"
+    order: str | None = None
+    schedule: str | None = None
+    gaps: Literal["clamped", "true"] | None = None
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    solver: Literal["euler", "unipc"] | None = None
+    guidance: float | None = Field(default=None, ge=1.0, le=100.0)
+    negative_prompt: str = ""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    height: int | None = Field(default=None, ge=16, le=8192)
+    width: int | None = Field(default=None, ge=16, le=8192)
+    scale: int = Field(default=1, ge=1, le=8)  # pixels of the file for each pixel made (Lanczos)
+    crf: int = Field(default=16, ge=0, le=51)
+
+
+class Config(BaseModel):
+    """A request with nothing left open: what a run follows, and follows again when it is resumed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: str
+    negative_prompt: str
+    model: str
+    fingerprint: str  # of the model's files
+    order: str
+    schedule: str
+    gaps: Literal["clamped", "true"]
+    missing: Literal["absent", "zeros"]
+    frames: int
+    temporal_ratio: int
+    steps: int
+    solver: Literal["euler", "unipc"]
+    shift: float
+    guidance: float
+    guidance_rescale: float
+    seed: int
+    height: int
+    width: int
+    fps: float
+    scale: int
+    crf: int
+    seeds: dict[int, int] = {}  # sections that were made again with a seed of their own
+
+    @property
+    def images(self) -> int:
+        """Images of the whole video."""
+        return self.temporal_ratio * (self.frames - 1) + 1
+
+    def plan(self) -> Plan:
+        """The plan that this config means."""
+        return make_plan(parse(self.schedule), self.frames, self.order, self.gaps, self.missing)
+
+    def seed_of(self, section: int) -> int:
+        """The seed of a section's noise."""
+        return self.seeds.get(section, self.seed)
+
+
+def read_request(data: Any, origin: str = "the request") -> Request:
+    """A request from loose data.
+
+    Raises:
+        InputError: keys or values are wrong; each is named.
+    """
+    try:
+        return Request.model_validate(data)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(map(str, e['loc']))}: {e['msg'].lower()}, got {e.get('input')!r}" for e in error.errors()
+        ]
+        raise InputError("\n".join([f"{origin} cannot be used:", *lines])) from error
+
+
+def _side(name: str, given: int | None, default: int, unit: int) -> int:
+    value = default if given is None else given
+    if value % unit:
+        below, above = value // unit * unit, (value // unit + 1) * unit
+        near = f"{below} and {above}" if below else str(above)
+        raise InputError(f"a {name} of {value} is off the model's grid of {unit} pixels; its neighbors are {near}")
+    return value
+
+
+def resolve(
+    request: Request, settings: BackboneSettings, grid: tuple[int, int], temporal_ratio: int, fingerprint: str
+) -> Config:
+    """The config of a request for a model with these settings.
+
+    Raises:
+        InputError: a size is off the grid.
+        ScheduleError: the schedule's name cannot be read.
+        PlanError: order, schedule and length do not go together.
+    """
+    order = request.order or (default_order(parse(request.schedule)) if request.schedule else settings.order)
+    name = request.schedule or settings.schedules.get(order) or settings.schedules[settings.order]
+    schedule = parse(name)
+    sections = sections_for(request.seconds, settings.fps, schedule.generated, temporal_ratio)
+    config = Config(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        model=request.model,
+        fingerprint=fingerprint,
+        order=order,
+        schedule=str(schedule),
+        gaps=request.gaps or settings.gaps,
+        missing=settings.missing,
+        frames=1 + schedule.generated * sections,
+        temporal_ratio=temporal_ratio,
+        steps=request.steps or settings.steps,
+        solver=request.solver or settings.solver,
+        shift=settings.shift,
+        guidance=settings.guidance if request.guidance is None else request.guidance,
+        guidance_rescale=settings.guidance_rescale,
+        seed=request.seed,
+        height=_side("height", request.height, settings.height, grid[0]),
+        width=_side("width", request.width, settings.width, grid[1]),
+        fps=settings.fps,
+        scale=request.scale,
+        crf=request.crf,
+    )
+    config.plan()
+    return config
