@@ -1,1 +1,22 @@
 """Networks that predict velocity, with their codecs and prompt encoders. The only package that knows diffusers."""
+
+from longtake.backbones.backbone import Backbone
+from longtake.backbones.codec import Codec, Stream
+from longtake.backbones.loading import load_backbone, load_codec, load_settings
+from longtake.backbones.prompts import PromptEncoder, PromptReport
+from longtake.backbones.registry import MODELS, find_model
+from longtake.backbones.settings import BackboneSettings
+
+__all__ = [
+    "MODELS",
+    "Backbone",
+    "BackboneSettings",
+    "Codec",
+    "PromptEncoder",
+    "PromptReport",
+    "Stream",
+    "find_model",
+    "load_backbone",
+    "load_codec",
+    "load_settings",
+]

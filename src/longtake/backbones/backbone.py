@@ -1,0 +1,106 @@
+"""A network with all that belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from jaxtyping import Float
+from torch import Tensor
+
+from longtake.backbones.codec import Codec
+from longtake.backbones.prompts import PromptEncoder
+from longtake.backbones.saving import save_model
+from longtake.backbones.seams import Seams, install_seams
+from longtake.backbones.settings import BackboneSettings
+from longtake.backbones.wan import SEAMS, rope_axes, velocity
+from longtake.packing import Packed, Patchify, RopeAxes
+from longtake.schedule import Kernel, parse
+
+__all__ = ["Backbone", "kernels_of"]
+
+
+def kernels_of(schedules: Mapping[str, str]) -> tuple[Kernel, ...]:
+    """The distinct kernels that schedules look through.
+
+    >>> kernels_of({"vanilla": "f1k1_x_f16k4f2k2f1k1_g9"})
+    (Kernel(t=1, h=2, w=2), Kernel(t=2, h=4, w=4), Kernel(t=4, h=8, w=8))
+    """
+    found = {kernel for name in schedules.values() for kernel in parse(name).kernels}
+    return tuple(sorted(found, key=lambda kernel: (kernel.t, kernel.h, kernel.w)))
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A network that predicts velocity from packed history, its codec and its prompt encoder."""
+
+    name: str
+    transformer: WanTransformer3DModel
+    seams: Seams
+    patchify: Patchify  # also a child of the transformer, `history_patch_embed`
+    axes: RopeAxes
+    codec: Codec
+    prompts: PromptEncoder
+    settings: BackboneSettings
+
+    @classmethod
+    def assemble(
+        cls,
+        name: str,
+        transformer: WanTransformer3DModel,
+        codec: Codec,
+        prompts: PromptEncoder,
+        settings: BackboneSettings,
+    ) -> Backbone:
+        """Joins the parts; a transformer without history weights gets fresh ones for its schedules' kernels."""
+        if not hasattr(transformer, "history_patch_embed"):
+            kernels = kernels_of(settings.schedules)
+            transformer.history_patch_embed = Patchify(transformer.patch_embedding, kernels, codec.channels)
+        return cls(
+            name=name,
+            transformer=transformer,
+            seams=install_seams(transformer, SEAMS),
+            patchify=transformer.history_patch_embed,
+            axes=rope_axes(transformer),
+            codec=codec,
+            prompts=prompts,
+            settings=settings,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer is."""
+        return self.transformer.patch_embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the transformer computes in."""
+        return self.transformer.patch_embedding.weight.dtype
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Pixels of one token of the base kernel: height and width of an image are multiples of these."""
+        return self.codec.spatial_ratio * self.axes.patch.h, self.codec.spatial_ratio * self.axes.patch.w
+
+    def save(self, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+        """Writes a model folder that `load_backbone` and diffusers read.
+
+        Raises:
+            OutputError: the disk is full or the folder cannot be written.
+        """
+        save_model(folder, self.transformer, self.codec.network, self.prompts, self.settings, dtype)
+
+    def velocity(
+        self,
+        x: Float[Tensor, "b c t h w"],
+        sigma: Float[Tensor, " b"] | float,
+        text: Float[Tensor, "b s d"],
+        packed: Packed,
+    ) -> Float[Tensor, "b c t h w"]:
+        """The velocity (noise - clean) at `x`, for one noise level or one a sample, in `x`'s dtype."""
+        if not isinstance(sigma, Tensor):
+            sigma = torch.full((x.shape[0],), sigma, device=x.device)
+        return velocity(self.transformer, self.seams, x, sigma, text, packed, self.settings.history_time)

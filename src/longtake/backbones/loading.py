@@ -1,0 +1,177 @@
+"""A model folder becomes a backbone: plain diffusers layout, Wan's classes, safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.utils import logging as diffusers_logging
+from pydantic import ValidationError
+from torch import nn
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers.utils import logging as transformers_logging
+
+from longtake.backbones.backbone import Backbone, kernels_of
+from longtake.backbones.codec import Codec
+from longtake.backbones.prompts import PromptEncoder
+from longtake.backbones.registry import find_model
+from longtake.backbones.settings import BackboneSettings
+from longtake.backbones.weights import check_fit, read_json, read_shapes, read_tensors, weight_files
+from longtake.errors import ModelError
+from longtake.packing import Patchify, trained_kernels
+
+__all__ = ["HISTORY", "SETTINGS", "load_backbone", "load_codec", "load_prompts", "load_settings", "load_transformer"]
+
+SETTINGS = "longtake.json"
+HISTORY = "history_patch_embed."  # where the transformer's file keeps the weights of `Patchify`
+Network = TypeVar("Network", bound=nn.Module)
+_PARTS = ("transformer", "vae", "text_encoder", "tokenizer")
+
+
+def load_backbone(
+    name_or_path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> Backbone:
+    """The model of that name, or in that folder.
+
+    A Wan checkpoint without `longtake.json` gets the default settings, and history weights begun from its own patch
+    embedding. Weights are computed with in float32 on a CPU (bfloat16 is a hundred times slower there) and in bfloat16
+    elsewhere, unless `dtype` says otherwise.
+
+    Raises:
+        ModelError: the model is unknown, incomplete, unsafe, of another architecture, or does not fit its configs.
+    """
+    folder = find_model(name_or_path)
+    index = read_json(folder / "model_index.json")
+    if index.get("_class_name") != "WanPipeline":
+        raise ModelError(f"{folder}: model_index.json says {index.get('_class_name')}; longtake knows WanPipeline")
+    absent = [part for part in _PARTS if not (folder / part).is_dir()]
+    if absent:
+        raise ModelError(f"{folder}: the model lacks {', '.join(absent)}/")
+    device = torch.device(device)
+    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    settings = load_settings(folder)
+    codec = load_codec(folder / "vae", device, dtype)
+    prompts = load_prompts(folder, settings.text_length, device, dtype)
+    transformer = load_transformer(folder / "transformer", settings, device, dtype)
+    for what, has, wants in (
+        ("channels of a latent", codec.channels, transformer.config["in_channels"]),
+        ("channels of the prediction", codec.channels, transformer.config["out_channels"]),
+        ("width of the text", prompts.encoder.config.d_model, transformer.config["text_dim"]),
+    ):
+        if has != wants:
+            raise ModelError(f"{folder}: {what}: {has}, but the transformer is made for {wants}")
+    return Backbone.assemble(str(name_or_path), transformer, codec, prompts, settings)
+
+
+def load_settings(folder: Path) -> BackboneSettings:
+    """The settings in a model folder, or the defaults where it has none."""
+    path = folder / SETTINGS
+    if not path.is_file():
+        return BackboneSettings()
+    try:
+        return BackboneSettings.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ModelError(f"{path}: {place}: {message}" if place else f"{path}: {message}") from error
+
+
+def load_transformer(
+    folder: Path, settings: BackboneSettings, device: torch.device, dtype: torch.dtype
+) -> WanTransformer3DModel:
+    """The transformer, with the history weights that its file holds or, where it has none, fresh ones."""
+    config = _config(folder, "WanTransformer3DModel")
+    files = weight_files(folder, "diffusion_pytorch_model")
+    found = read_shapes(files)
+    network = _skeleton(folder, lambda: cast(nn.Module, WanTransformer3DModel.from_config(config)))
+    check_fit(folder, {k: s for k, s in found.items() if not k.startswith(HISTORY)}, _shapes(network))
+    with _quiet():
+        transformer = WanTransformer3DModel.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
+    trained = read_tensors(files, HISTORY)
+    kernels = {*kernels_of(settings.schedules), *trained_kernels(trained)}
+    patchify = Patchify(transformer.patch_embedding, kernels)
+    if trained:
+        wanted = {HISTORY + name: shape for name, shape in _shapes(patchify).items()}
+        check_fit(folder, {k: s for k, s in found.items() if k.startswith(HISTORY)}, wanted)
+        patchify.load_state_dict(trained)
+    transformer.history_patch_embed = patchify
+    return _placed(transformer, device)
+
+
+def load_codec(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Codec:
+    """The codec in a folder, the `vae` of a model."""
+    config = _config(folder, "AutoencoderKLWan")
+    network = _skeleton(folder, lambda: cast(nn.Module, AutoencoderKLWan.from_config(config)))
+    check_fit(folder, read_shapes(weight_files(folder, "diffusion_pytorch_model")), _shapes(network))
+    with _quiet():
+        network = AutoencoderKLWan.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
+    return Codec(_placed(network, device))
+
+
+def load_prompts(folder: Path, text_length: int, device: torch.device, dtype: torch.dtype) -> PromptEncoder:
+    """The text encoder and tokenizer of a model folder."""
+    part = folder / "text_encoder"
+    config = read_json(part / "config.json")
+    if config.get("model_type") != "umt5":
+        raise ModelError(f"{part}: config.json says {config.get('model_type')}; a Wan model reads text with umt5")
+    network = _skeleton(part, lambda: UMT5EncoderModel(UMT5Config.from_dict(config)))
+    wanted = _shapes(network)
+    tied = {"shared.weight", "encoder.embed_tokens.weight"}  # one tensor under two names
+    found = read_shapes(weight_files(part, "model"))
+    if tied & found.keys():
+        found |= {name: found[next(iter(tied & found.keys()))] for name in tied - found.keys()}
+    check_fit(part, found, wanted)
+    with _quiet():
+        encoder = UMT5EncoderModel.from_pretrained(part, dtype=dtype, use_safetensors=True)
+    if not (folder / "tokenizer" / "tokenizer.json").is_file():
+        raise ModelError(f"{folder / 'tokenizer' / 'tokenizer.json'} is missing")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+    return PromptEncoder(_placed(encoder, device), tokenizer, text_length)
+
+
+def _config(folder: Path, class_name: str) -> dict[str, Any]:
+    config = read_json(folder / "config.json")
+    if config.get("_class_name") != class_name:
+        raise ModelError(f"{folder}: config.json says {config.get('_class_name')}; longtake knows {class_name}")
+    return config
+
+
+def _skeleton(folder: Path, build: Callable[[], nn.Module]) -> nn.Module:
+    """The network without its weights."""
+    try:
+        with torch.device("meta"), _quiet():
+            return build()
+    except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+        raise ModelError(f"{folder}: config.json does not describe a network ({error})") from error
+
+
+def _placed(network: Network, device: torch.device | str) -> Network:
+    return network.to(device).eval()
+
+
+def _shapes(network: nn.Module) -> Mapping[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars, and without diffusers' remark that it does not know the history weights."""
+    verbosity = diffusers_logging.get_verbosity()
+    diffusers_bar, transformers_bar = (m.is_progress_bar_enabled() for m in (diffusers_logging, transformers_logging))
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(verbosity)
+        if diffusers_bar:
+            diffusers_logging.enable_progress_bar()
+        if transformers_bar:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,52 @@
+"""What a model was trained for: the file `longtake.json` in its folder."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from longtake.errors import ScheduleError
+from longtake.plan import INVERTED, ORDERS, VANILLA, Gaps
+from longtake.schedule import parse
+
+__all__ = ["BackboneSettings"]
+
+
+class BackboneSettings(BaseModel):
+    """How a model wants to be used. The defaults are those of a plain Wan, not yet trained on packed history."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schedules: dict[str, str] = {"vanilla": VANILLA, "inverted": INVERTED}  # a name for each order the model knows
+    order: str = "vanilla"  # the one to use if none is asked for
+    gaps: Gaps = "clamped"
+    missing: Literal["absent", "zeros"] = "absent"
+    history_time: Literal["same", "clean"] = "same"  # the noise level that history tokens are told
+    steps: int = Field(default=30, gt=0)
+    solver: Literal["euler", "unipc"] = "euler"
+    shift: float = Field(default=5.0, gt=0)
+    guidance: float = Field(default=5.0, ge=1)
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
+    fps: float = Field(default=16.0, gt=0)
+    height: int = Field(default=480, gt=0)
+    width: int = Field(default=832, gt=0)
+    text_length: int = Field(default=512, gt=0)
+
+    @field_validator("schedules")
+    @classmethod
+    def _readable(cls, schedules: dict[str, str]) -> dict[str, str]:
+        for order, name in schedules.items():
+            if order not in ORDERS:
+                raise ValueError(f"unknown order {order!r}; there are {', '.join(ORDERS)}")
+            try:
+                parse(name)
+            except ScheduleError as error:
+                raise ValueError(str(error)) from error
+        return schedules
+
+    @model_validator(mode="after")
+    def _order_has_a_schedule(self) -> BackboneSettings:
+        if self.order not in self.schedules:
+            raise ValueError(f"order {self.order!r} has no schedule; there are {', '.join(self.schedules)}")
+        return self
