@@ -1,0 +1,59 @@
+"""The command line: one module a verb, loaded when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from longtake.errors import LongtakeError
+
+__all__ = ["VERBS", "main"]
+
+VERBS = {
+    "demo": "make a 30 s video with the model that comes with longtake, and say where it is",
+    "generate": "make a video from a start image and a prompt",
+    "resume": "go on with a run that was stopped, or make it again from one of its sections",
+    "show": "draw a schedule and the plan of a video: who sees what, at which cost, in which order",
+    "train": "train a codec, a video model, or a next-frame-section model",
+}
+HELP = "\n".join(
+    [
+        "longtake: long videos, section by section.",
+        "",
+        "usage: longtake VERB [options]        longtake VERB --help tells a verb's options",
+        "",
+        *(f"  {verb:<10} {what}" for verb, what in VERBS.items()),
+        "",
+        "The first video:  longtake demo",
+    ]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a verb. Exit codes: 0 done, 2 refused with a reason, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(version("longtake"))
+        return 0
+    verb = arguments[0]
+    if verb not in VERBS:
+        print(f"error: there is no verb {verb!r}; there are: {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    import tyro
+
+    module = importlib.import_module(f"longtake.cli.{verb}")
+    try:
+        options = tyro.cli(module.Options, args=arguments[1:], prog=f"longtake {verb}", description=module.Options.__doc__)
+        return module.run(options)
+    except LongtakeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,126 @@
+"""`longtake generate`: a video from a start image and a prompt."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from longtake.errors import InputError
+
+__all__ = ["Options", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Makes a video from a start image and a prompt.
+
+    What is left out is the model's own choice. Every finished section is kept in the run folder: `longtake resume` goes on.
+    """
+
+    image: Path | None = None
+    """The start image, of any size; it is scaled to cover the model's picture and cropped around its center."""
+    prompt: str | None = None
+    """What happens."""
+    seconds: float | None = None
+    """How long, to the nearest whole section."""
+    output: Path = Path("longtake.mp4")
+    """The finished video."""
+    run_dir: Path | None = None
+    """The folder of the run; default: OUTPUT without its ending, plus .run"""
+    model: str | None = None
+    """A model's name or folder."""
+    order: str | None = None
+    """vanilla (forward, streams) or inverted (from the end to the start image)."""
+    schedule: str | None = None
+    """What each section sees; see longtake show."""
+    gaps: Literal["clamped", "true"] | None = None
+    """Whether RoPE sees true distances or those that the model was trained with."""
+    num_inference_steps: Annotated[int | None, tyro.conf.arg(aliases=["--steps"])] = None
+    """Steps of each section."""
+    solver: Literal["euler", "unipc"] | None = None
+    """How noise becomes a sample."""
+    guidance: float | None = None
+    """Classifier-free guidance; 1 is none and half the work."""
+    negative_prompt: str | None = None
+    """What guidance leads away from."""
+    seed: int | None = None
+    """Another seed, another video."""
+    height: int | None = None
+    """Pixels, a multiple of the model's grid."""
+    width: int | None = None
+    """Pixels, a multiple of the model's grid."""
+    scale: int | None = None
+    """Pixels of the file for each pixel made."""
+    crf: int | None = None
+    """Quality of the file: 0 lossless, 16 very good, 28 small."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """A video made by longtake: its request is repeated, with what is given here changed."""
+    dry_run: bool = False
+    """Check everything, say what would be made, make nothing."""
+    json: bool = False
+    """Lines of JSON on stdout instead of a progress bar."""
+
+
+FIELDS = (
+    "image", "prompt", "seconds", "model", "order", "schedule", "gaps", "solver", "guidance", "negative_prompt", "seed",
+    "height", "width", "scale", "crf",
+)  # fmt: skip
+
+
+def run(options: Options) -> int:
+    """Makes the video."""
+    given = {name: getattr(options, name) for name in FIELDS if getattr(options, name) is not None}
+    if options.num_inference_steps is not None:
+        given["steps"] = options.num_inference_steps
+    given = {**_repeated(options.from_), **given}
+    if "image" not in given:
+        raise InputError("a start image is missing; --image FILE names one, `longtake demo` brings its own")
+    return make_video(given, options.output, options.run_dir, options.dry_run, options.json)
+
+
+def make_video(data: dict[str, Any], output: Path, folder: Path | None, dry_run: bool, as_json: bool) -> int:
+    """Checks and makes the video of loose request data."""
+    from longtake.cli.progress import follow
+    from longtake.pipeline.request import read_request
+
+    request = read_request(data)
+    folder = folder or output.with_suffix(".run")
+    if dry_run:
+        from longtake.pipeline import preflight
+
+        _report(preflight(request, output, folder), as_json)
+        return 0
+    from longtake.pipeline import generate
+
+    return follow(generate(request, output, folder), folder, as_json)
+
+
+def _repeated(video: Path | None) -> dict[str, Any]:
+    if video is None:
+        return {}
+    from longtake.media import read_comment
+
+    try:
+        return dict(json.loads(read_comment(video)))
+    except ValueError:
+        raise InputError(f"{video}: no request of longtake is in its metadata") from None
+
+
+def _report(checked: Any, as_json: bool) -> None:
+    config = checked.config
+    if as_json:
+        print(json.dumps({"sections": checked.sections, "images": checked.images, "seconds": checked.seconds,
+                          "section_tokens": checked.section_tokens, "context_tokens": checked.context_tokens,
+                          "disk_bytes": checked.disk_bytes, "config": config.model_dump(mode="json")}))  # fmt: skip
+        return
+    print(
+        f"{checked.sections} sections, {checked.images} images of {config.width} x {config.height}, {checked.seconds:.2f} s at {config.fps:g} images/s\n"
+        f"order {config.order}, schedule {config.schedule}, {config.steps} steps ({config.solver}), guidance {config.guidance:g}, seed {config.seed}\n"
+        f"{checked.section_tokens} tokens a section, at most {checked.context_tokens} of context; about {checked.disk_bytes / 2**20:.1f} MiB of disk",
+        file=sys.stdout,
+    )

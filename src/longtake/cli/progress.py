@@ -1,0 +1,81 @@
+"""One progress display for everything that makes a video: sections and steps, time left, where the file grows."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from longtake.pipeline import Event
+
+__all__ = ["follow"]
+
+
+def follow(events: Iterator[Event], folder: Path, as_json: bool) -> int:
+    """Shows events until they end. With `as_json` each section is a line of JSON on stdout.
+
+    The exit code is 130 when the user interrupts; what is finished stays and the way to go on is said.
+    """
+    try:
+        if as_json:
+            _print_json(events)
+        else:
+            _show(events)
+    except KeyboardInterrupt:
+        print(f"\nStopped; every finished section is kept.\n  go on with: longtake resume {folder}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _print_json(events: Iterator[Event]) -> None:
+    from longtake.pipeline import Finished, Planned, SectionDone
+
+    for event in events:
+        match event:
+            case Planned():
+                row = {"event": "planned", "sections": len(event.plan.sections), "steps": event.steps,
+                       "finished": event.finished, "run": str(event.folder)}  # fmt: skip
+            case SectionDone():
+                row = {"event": "section", "section": event.section.index, "frames": list(event.section.frames),
+                       "images": event.images, "seconds": round(event.seconds, 3)}  # fmt: skip
+            case Finished():
+                row = {"event": "finished", "video": str(event.path), "images": event.images}
+            case _:
+                continue
+        print(json.dumps(row), flush=True)
+
+
+def _show(events: Iterator[Event]) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from longtake.pipeline import Finished, Planned, SectionDone, Step
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
+               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console, transient=False) as bars:
+        task, steps, total = bars.add_task("getting ready", total=None, note=""), 1, 1
+        for event in events:
+            match event:
+                case Planned():
+                    steps, total = event.steps, len(event.plan.sections)
+                    console.print(f"{total} sections of {steps} steps; the video grows in {event.video}")
+                    bars.update(task, description="section 1", total=steps * total, completed=steps * event.finished)
+                case Step():
+                    place = event.section.index
+                    bars.update(
+                        task,
+                        description=f"section {place + 1}/{total}",
+                        completed=place * steps + event.step,
+                        note=f"step {event.step}/{steps}",
+                    )
+                case SectionDone():
+                    bars.update(task, completed=(event.section.index + 1) * steps, note=f"{event.images} images")
+                case Finished():
+                    bars.update(task, description="finished", completed=steps * total, note=f"{event.images} images")
+                    final = event.path
+    print(final)

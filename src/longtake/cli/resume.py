@@ -1,0 +1,46 @@
+"""`longtake resume RUN`: go on with a run, or make it again from one of its sections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from longtake.errors import InputError
+
+__all__ = ["Options", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Goes on with a run that was stopped; the video is the one that an undisturbed run would have made.
+
+    With --from-section K --seed S everything from the section made as number K (from 0) on is made again from seed S.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The run folder."""
+    output: Path | None = None
+    """The finished video; default: the folder's name without .run, plus .mp4, beside it."""
+    from_section: int | None = None
+    """The first section to make again, in the order of making, from 0."""
+    seed: int | None = None
+    """The seed of the sections that are made again."""
+    json: bool = False
+    """Lines of JSON on stdout instead of a progress bar."""
+
+
+def run(options: Options) -> int:
+    """Goes on."""
+    from longtake.cli.progress import follow
+    from longtake.pipeline import Run, make, reroll
+
+    if (options.from_section is None) != (options.seed is None):
+        raise InputError("--from-section and --seed go together: which section to begin with, and its new seed")
+    run = Run.open(options.folder)
+    if options.from_section is not None and options.seed is not None:
+        run = reroll(run, options.from_section, options.seed)
+    folder = options.folder.resolve()
+    return follow(make(run, options.output or folder.with_suffix(".mp4")), options.folder, options.json)
