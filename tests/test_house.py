@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 
 import longtake
+from longtake.cli import VERBS, main
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(module.name for module in pkgutil.iter_modules(longtake.__path__, "longtake.") if module.ispkg)
@@ -49,7 +50,7 @@ def test_schedules_and_plans_load_no_torch_and_no_numpy():
     assert not loaded_after("import longtake.schedule, longtake.plan") & HEAVY
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["show", "--help"], ["generate", "--help"], ["train", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in sorted(VERBS))], ids=" ".join)
 def test_help_loads_no_torch(arguments):
     code = f"""
 import sys
@@ -95,7 +96,7 @@ def test_a_package_exports_each_name_that_it_gathers(package):
         for name, value in vars(module).items()
         if not name.startswith("_")
         and not isinstance(value, ModuleType)
-        and str(getattr(value, "__module__", "")).startswith("longtake.")
+        and str(getattr(value, "__module__", "")).startswith(f"{package}.")
     }
     assert gathered <= set(exported)
     assert len(exported) == len(set(exported))
@@ -146,3 +147,15 @@ def test_an_example_is_short_and_says_what_it_shows(example):
     lines = example.read_text().splitlines()
     assert len(lines) < 60
     assert lines[0].startswith('"""')
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_option_of_a_verb_stands_in_its_reference(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert not stop.value.code
+    options = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", capsys.readouterr().out)) - {"--help"}
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    (text,) = [part for part in re.split(r"^## ", page, flags=re.MULTILINE) if part.startswith(f"{verb}\n")]
+    assert {option for option in options if not option.startswith("--no-")} <= set(re.findall(r"--[a-z][\w-]*", text))
