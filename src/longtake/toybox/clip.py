@@ -1,0 +1,120 @@
+"""A seed to a clip: images, and what is true of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from zlib import crc32
+
+import numpy as np
+
+from longtake.errors import InputError, NumericsError
+from longtake.toybox.camera import camera_path, draw_program
+from longtake.toybox.difficulty import Difficulty, difficulty_named
+from longtake.toybox.physics import BadClipError, draw_events, simulate, steps_per_image
+from longtake.toybox.render import load_mujoco, render, tiles_for
+from longtake.toybox.scenes import draw_scene
+from longtake.toybox.truth import Truth
+from longtake.toybox.world import textures_of, world_xml
+
+__all__ = ["Clip", "Studio", "render_clip"]
+
+ATTEMPTS = 50
+CLOSEST = 0.75  # meters between the camera and the surface of a toy
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Clip:
+    """Images and what is true of them."""
+
+    images: np.ndarray  # uint8 "T H W 3"
+    truth: Truth
+
+
+class Studio:
+    """A place to render in: holds an OpenGL context. One at a time in a process.
+
+    >>> with Studio() as studio:                                  # doctest: +SKIP
+    ...     clip = studio.clip(seed=7, difficulty="kind")
+    """
+
+    def __init__(self) -> None:
+        self._mujoco = load_mujoco()
+        self._context = self._mujoco.GLContext(64, 64)
+        self._context.make_current()
+
+    def __enter__(self) -> Studio:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._context.free()
+
+    def clip(
+        self, seed: int, difficulty: str = "kind", images: int = 217, height: int = 96, width: int = 160, fps: int = 12
+    ) -> Clip:
+        """The clip of a seed: on one machine always the same pixels.
+
+        A bad clip is replaced by that of the next sub-seed.
+
+        Raises:
+            InputError: a size or a number that cannot be.
+            NumericsError: no sub-seed gives a good clip.
+        """
+        world = difficulty_named(difficulty)
+        _check(images, height, width, fps)
+        problems = []
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._attempt(seed, attempt, world, images, height, width, fps)
+            except BadClipError as error:
+                problems.append(str(error))
+        raise NumericsError(f"seed {seed}: {ATTEMPTS} clips in a row were bad; the last: {problems[-1]}")
+
+    def _attempt(
+        self, seed: int, attempt: int, world: Difficulty, images: int, height: int, width: int, fps: int
+    ) -> Clip:
+        draw = np.random.default_rng((seed, attempt, crc32(world.name.encode())))
+        scene = draw_scene(draw, world)
+        program = draw_program(draw, world.camera, images, fps)
+        cameras = camera_path(draw, world.camera, program, fps)
+        events = draw_events(draw, world, scene, images, fps)
+        tiles = tiles_for(height, width, images)
+        xml = world_xml(scene, 1.0 / (fps * steps_per_image(fps)), tiles.buffer_width, tiles.buffer_height)
+        model = self._mujoco.MjModel.from_xml_string(xml)
+        motion = simulate(model, scene, events, images, fps, world.reach)
+        gaps = np.linalg.norm(motion.poses[:, :, :3] - cameras[:, None, :3], axis=-1) - [
+            1.4 * t.half for t in scene.toys
+        ]
+        if gaps.min() < CLOSEST:
+            raise BadClipError("a toy met the camera")
+        pixels, visibility = render(model, textures_of(scene), motion.poses, cameras, tiles)
+        truth = Truth(
+            seed=seed,
+            attempt=attempt,
+            difficulty=world.name,
+            fps=fps,
+            scene=scene,
+            program=program,
+            events=motion.events,
+            camera=cameras.astype(np.float32),
+            poses=motion.poses.astype(np.float32),
+            visibility=visibility,
+        )
+        return Clip(pixels, truth)
+
+
+def _check(images: int, height: int, width: int, fps: int) -> None:
+    if images < 1 or fps < 1:
+        raise InputError(f"a clip needs at least one image and one image a second, not {images} at {fps}")
+    if height < 16 or width < 16 or height % 2 or width % 2 or max(height, width) > 1024:
+        raise InputError(f"a clip's height and width are even, from 16 to 1024, not {height} and {width}")
+
+
+def render_clip(
+    seed: int, difficulty: str = "kind", images: int = 217, height: int = 96, width: int = 160, fps: int = 12
+) -> Clip:
+    """The clip of a seed, rendered in a studio of its own. For many clips, open one `Studio` or use `write_clips`."""
+    with Studio() as studio:
+        return studio.clip(seed, difficulty, images, height, width, fps)
