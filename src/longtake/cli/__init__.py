@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     module = importlib.import_module(f"longtake.cli.{verb}")
     try:
-        options = tyro.cli(module.Options, args=arguments[1:], prog=f"longtake {verb}", description=module.Options.__doc__)
+        options = tyro.cli(
+            module.Options, args=arguments[1:], prog=f"longtake {verb}", description=module.Options.__doc__
+        )
         return module.run(options)
     except LongtakeError as error:
         print(f"error: {error}", file=sys.stderr)

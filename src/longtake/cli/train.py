@@ -27,6 +27,8 @@ class Options:
     """Folder of the training: checkpoint, metrics.jsonl, samples, and at the end `model/`."""
     model: Path | None = None
     """Model folder to start from: its codec is used as it is (base, pack), its transformer is trained on (pack)."""
+    cache: Path | None = None
+    """Folder that keeps latents and captions between trainings on the same clips with the same codec."""
     preset: str = "embedded"
     """A named config of that stage: embedded, tiny."""
     config: Path | None = None
@@ -60,7 +62,7 @@ def run(options: Options) -> int:
     config = config.with_limits(steps=options.steps, seconds=options.seconds, batch=options.batch)
     options.output.mkdir(parents=True, exist_ok=True)
     write_config(config, options.output / "config.toml")
-    stage = prepare(config, options.clips, options.held_out, options.model, device, options.limit)
+    stage = prepare(config, options.clips, options.held_out, options.model, device, options.limit, options.cache)
     try:
         for event in train(stage, config.loop, config.optimizer, options.output):
             if isinstance(event, Logged):

@@ -1,0 +1,56 @@
+"""The quality bars of the embedded model on held-out toybox clips: what is measured, free of how it is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from longtake.evaluation.metrics import background_flow, color_distance, displacement, sharpness
+
+__all__ = ["SectionNumbers", "camera_agreement", "section_numbers", "sections_of", "to_images"]
+
+
+@dataclass(frozen=True, slots=True)
+class SectionNumbers:
+    """One section of one video."""
+
+    sharpness: float
+    color_distance: float  # to the first section of the real clip
+    motion: float  # pixels an image
+    background: float  # horizontal flow of the background, pixels an image
+
+
+def to_images(pixels: Float[Tensor, "b 3 T H W"]) -> np.ndarray:
+    """Pixels in -1..1 as uint8 videos "b T H W 3"."""
+    images = rearrange(pixels.float().clamp(-1, 1), "b c T H W -> b T H W c")
+    return ((images + 1.0) * 127.5).round().to(torch.uint8).cpu().numpy()
+
+
+def sections_of(video: np.ndarray, images: int = 36) -> list[np.ndarray]:
+    """The sections of a video "T H W 3" of 1 + n * images images, without its first image."""
+    return [video[1 + images * k : 1 + images * (k + 1)] for k in range((len(video) - 1) // images)]
+
+
+def section_numbers(section: np.ndarray, reference: np.ndarray) -> SectionNumbers:
+    """Everything that is read from one section; `reference` is the real section that colors are compared with."""
+    return SectionNumbers(
+        sharpness(section), color_distance(section, reference), displacement(section), background_flow(section)
+    )
+
+
+def camera_agreement(backgrounds: Sequence[float], commands: Sequence[str], moving: float = 0.15) -> dict[str, float]:
+    """The share of sections whose background moves as the prompt says, by command and in all.
+
+    `left` and `right` are the directions of the camera: an orbit to the left moves the background to the left or the right
+    of the picture, whichever `sign` the world has; `still` means less than `moving` pixels an image.
+    """
+    right = {"left": lambda v: v > moving, "right": lambda v: v < -moving, "still": lambda v: abs(v) <= moving}
+    verdicts = [(c, right[c](v)) for v, c in zip(backgrounds, commands, strict=True) if c in right]
+    table = {c: float(np.mean([ok for k, ok in verdicts if k == c])) for c in right if any(k == c for k, _ in verdicts)}
+    return {**table, "all": float(np.mean([ok for _, ok in verdicts])) if verdicts else float("nan")}

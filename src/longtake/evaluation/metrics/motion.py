@@ -1,0 +1,44 @@
+"""Motion: how far the picture moves, by dense optical flow (OpenCV's DIS; extra `eval`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from longtake.errors import ConfigError
+from longtake.evaluation.metrics.sharpness import luma
+
+__all__ = ["background_flow", "displacement", "flows"]
+
+
+def flows(video: np.ndarray, stride: int = 1) -> np.ndarray:
+    """Optical flow between images `stride` apart: float32 "n H W 2" (x to the right, y down), in pixels.
+
+    Raises:
+        ConfigError: OpenCV is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise ConfigError("optical flow needs OpenCV: pip install 'longtake[eval]'") from error
+    finder = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    gray = luma(video).round().astype(np.uint8)[::stride]
+    return np.stack([finder.calc(a, b, None) for a, b in zip(gray[:-1], gray[1:], strict=True)])
+
+
+def displacement(video: np.ndarray) -> float:
+    """The mean length of the flow between neighboring images, in pixels an image: the motion number."""
+    return float(np.linalg.norm(flows(video), axis=-1).mean())
+
+
+def background_flow(video: np.ndarray, band: float = 0.45, stride: int = 2) -> float:
+    """The median horizontal flow of the upper part of the picture where it has texture, in pixels an image.
+
+    The upper `band` of the picture shows walls and sky; toys stand lower. A camera that turns or orbits so that the
+    background moves to the right gives a positive number.
+    """
+    height = round(video.shape[1] * band)
+    upper = video[:, :height]
+    y = luma(upper)[::stride][:-1]
+    textured = np.abs(np.gradient(y, axis=2)) > 2.0
+    found = flows(upper, stride)[..., 0]
+    return float(np.median(found[textured]) / stride) if textured.any() else 0.0

@@ -1,0 +1,51 @@
+"""Roll-outs: many scenes at once, section after section, without files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from longtake.backbones import Backbone
+from longtake.flow import SOLVERS, noise, sigmas
+from longtake.packing import History, pack
+from longtake.plan import Plan
+
+__all__ = ["roll_out"]
+
+
+@torch.no_grad()
+def roll_out(
+    backbone: Backbone,
+    plan: Plan,
+    start: Float[Tensor, "b c 1 h w"],
+    prompts: Sequence[Sequence[str]],
+    seed: int = 0,
+    steps: int | None = None,
+    solver: str = "euler",
+) -> Float[Tensor, "b c t h w"]:
+    """The latents of `b` videos that follow one plan, frame 0 being `start`.
+
+    `prompts[i][k]` is the prompt of video i for the section k in order of time. Video i draws its noise from `seed + i`.
+    """
+    settings = backbone.settings
+    levels = sigmas(steps or settings.steps, settings.shift)
+    history = History()
+    history.remember((0,), start)
+    for section in plan.sections:
+        place = (section.frames[0] - 1) // len(section.frames)
+        text = backbone.prompts.encode([words[place] for words in prompts])
+        packed = pack(section, history, backbone.patchify, backbone.axes)
+        shape = (1, start.shape[1], len(section.frames), *start.shape[3:])
+        x = torch.cat([noise(shape, seed + i, section.index, start.device, torch.float32) for i in range(len(start))])
+
+        def velocity(x: Tensor, sigma: Tensor | float, text: Tensor = text, packed=packed) -> Tensor:  # noqa: ANN001
+            level = torch.full((len(x),), float(sigma), device=x.device)
+            return backbone.velocity(x.to(start.dtype), level, text, packed).float()
+
+        for x in SOLVERS[solver](velocity, x, levels):  # noqa: B007 - the last one is the result
+            pass
+        history.remember(section.frames, x.to(start.dtype))
+    return history.read(range(plan.frames))

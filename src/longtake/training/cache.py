@@ -1,0 +1,90 @@
+"""Clips as a training of sections wants them: latents, and the words of every section, on the device.
+
+Each clip is encoded from several of its images on, so that it gives several videos that begin with a still start image. Such
+a video is a *track*. Nothing here depends on a schedule or an order: one cache serves them all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from longtake.backbones.codec import Codec
+from longtake.toybox import caption
+from longtake.training.clips import Clips, to_pixels
+
+__all__ = ["WORDINGS", "Tracks", "encode_tracks", "load_tracks", "save_tracks", "section_captions"]
+
+WORDINGS = 4  # captions kept for each section of each track
+
+
+@dataclass(frozen=True, slots=True)
+class Tracks:
+    """Latent videos of unequal length, padded to the longest; the longest come first."""
+
+    latents: Float[Tensor, "k t c h w"]
+    lengths: tuple[int, ...]  # frames of each track, falling
+    captions: tuple[tuple[tuple[str, ...], ...], ...]  # captions[track][section][wording]
+
+    def with_frames(self, frames: int) -> int:
+        """How many tracks have at least that many frames (they are the first ones)."""
+        return sum(length >= frames for length in self.lengths)
+
+
+def section_captions(clips: Clips, clip: int, start: int, frames: int, generated: int) -> tuple[tuple[str, ...], ...]:
+    """The captions of each section of the track that begins at image `start` of a clip."""
+    truth, images = clips.truths[clip], 4 * generated
+    firsts = [start + 1 + images * k for k in range((frames - 1) // generated)]
+    return tuple(tuple(caption(truth, f, f + images - 1, wording) for wording in range(WORDINGS)) for f in firsts)
+
+
+@torch.no_grad()
+def encode_tracks(
+    codec: Codec,
+    clips: Clips,
+    starts: Sequence[int],
+    generated: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch: int = 16,
+) -> Tracks:
+    """Encodes every clip from every start on, to the end of its last whole section."""
+    parts, lengths, captions = [], [], []
+    longest = (clips.images - 1 - min(starts)) // (4 * generated) * generated + 1
+    for start in sorted(starts):
+        frames = (clips.images - 1 - start) // (4 * generated) * generated + 1
+        for first in range(0, len(clips), batch):
+            chosen = list(range(first, min(first + batch, len(clips))))
+            pixels = to_pixels(clips.batch(chosen, [start] * len(chosen), 4 * frames - 3), device, dtype)
+            latents = codec.encode(pixels).transpose(1, 2).to(dtype)
+            padded = latents.new_zeros(len(chosen), longest, *latents.shape[2:])
+            padded[:, :frames] = latents
+            parts.append(padded)
+            lengths += [frames] * len(chosen)
+            captions += [section_captions(clips, clip, start, frames, generated) for clip in chosen]
+    return Tracks(torch.cat(parts), tuple(lengths), tuple(captions))
+
+
+def save_tracks(tracks: Tracks, path: Path) -> None:
+    """Keeps tracks in one safetensors file; their captions are in its metadata."""
+    note = {"lengths": json.dumps(tracks.lengths), "captions": json.dumps(tracks.captions)}
+    unfinished = path.with_suffix(".unfinished")
+    save_file({"latents": tracks.latents.contiguous()}, unfinished, metadata=note)
+    os.replace(unfinished, path)
+
+
+def load_tracks(path: Path, device: torch.device) -> Tracks:
+    """The tracks that `save_tracks` kept."""
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        note = file.metadata() or {}
+        captions = tuple(tuple(tuple(section) for section in track) for track in json.loads(note["captions"]))
+        return Tracks(file.get_tensor("latents"), tuple(json.loads(note["lengths"])), captions)

@@ -1,0 +1,175 @@
+"""What a training is told: one pydantic model a stage, presets, TOML files."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from longtake.backbones.architecture import CodecShape, TextShape, TransformerShape
+from longtake.errors import ConfigError
+from longtake.plan import INVERTED, VANILLA
+from longtake.training.optim import OptimizerSettings
+
+__all__ = ["PRESETS", "CodecConfig", "LoopConfig", "SectionConfig", "read_config", "resolve_config", "write_config"]
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+class Config(BaseModel):
+    """Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoopConfig(Config):
+    """How long, and what is written down on the way."""
+
+    steps: int = 10_000
+    seconds: float = 0.0  # 0: no limit; else the schedule also runs by the clock
+    warmup: float = 0.02
+    hold: float = 0.6
+    seed: int = 0
+    log_every: int = 20
+    evaluate_every: int = 1_000
+    checkpoint_seconds: float = 120.0
+    checkpoint_steps: tuple[int, ...] = ()
+
+
+Limited = TypeVar("Limited", bound="StageLimits")
+
+
+class StageLimits(Config):
+    """What every stage can be told from outside."""
+
+    loop: LoopConfig = LoopConfig()
+    batch: int = 8
+
+    def with_limits(self: Limited, steps: int | None, seconds: float | None, batch: int | None) -> Limited:
+        """This config with other limits; None leaves what is there."""
+        given = {"steps": steps, "seconds": seconds}
+        loop = self.loop.model_copy(update={k: v for k, v in given.items() if v is not None})
+        return self.model_copy(update={"loop": loop, **({} if batch is None else {"batch": batch})})
+
+
+class CodecConfig(StageLimits):
+    """Stage `codec`."""
+
+    stage: Literal["codec"] = "codec"
+    shape: CodecShape = CodecShape()
+    loop: LoopConfig = LoopConfig(evaluate_every=1_000)
+    optimizer: OptimizerSettings = OptimizerSettings(matrix_rate=2e-3, vector_rate=1e-3)
+    batch: int = 8
+    images: int = 49  # longer than half the encoder's reach; shorter clips train a codec that fails on long video
+    edge_weight: float = 0.5
+    divergence_weight: float = 1e-4
+    held_out_clips: int = 16
+    dtype: Dtype = "bfloat16"
+    compile: bool = True
+
+
+class CorruptionConfig(Config):
+    """What is done to the history in training, so that the model's own errors do not surprise it later."""
+
+    noise: float = 0.25  # the largest sigma mixed into the history
+    noisy_share: float = 0.5  # of samples
+
+
+class SectionConfig(StageLimits):
+    """Stages `base` (no history: a plain video model) and `pack` (a next-frame-section model)."""
+
+    stage: Literal["base", "pack"] = "pack"
+    shape: TransformerShape = TransformerShape()
+    text: TextShape = TextShape()
+    text_length: int = 40
+    schedules: dict[str, str] = {
+        "vanilla": VANILLA,
+        "inverted": INVERTED,
+    }
+    shares: dict[str, float] = {"vanilla": 0.65, "inverted": 0.35}  # of steps
+    gaps: Literal["clamped", "true"] = "clamped"
+    first_share: float = 0.2  # of steps that train the section made first
+    second_share: float = 0.15
+    starts: tuple[int, ...] = (0, 72, 144)  # images of a clip at which an encoding of it begins
+    corruption: CorruptionConfig = CorruptionConfig()
+    shift: float = 3.0
+    uniform_share: float = 0.1  # of noise levels drawn evenly; the rest are logit-normal
+    caption_drop: float = 0.1
+    word_drop: float = 0.02
+    loop: LoopConfig = LoopConfig(evaluate_every=1_000)
+    optimizer: OptimizerSettings = OptimizerSettings()
+    batch: int = 192
+    held_out_clips: int = 64
+    sample_clips: int = 4
+    dtype: Dtype = "bfloat16"
+    compile: bool = True
+
+
+StageConfig = Annotated[CodecConfig | SectionConfig, Field(discriminator="stage")]
+
+
+TINY_TRANSFORMER = TransformerShape(layers=2, heads=2, head_size=16, feedforward=64, text_width=32, frequencies=32)
+TINY_TEXT = TextShape(width=32, layers=1, heads=2, feedforward=64)
+TINY_LOOP = LoopConfig(steps=20, log_every=1, evaluate_every=1_000)
+
+PRESETS: dict[str, CodecConfig | SectionConfig] = {
+    "codec/embedded": CodecConfig(loop=LoopConfig(steps=6_000, seconds=270, hold=0.4, evaluate_every=1_500)),
+    "codec/tiny": CodecConfig(
+        shape=CodecShape(encoder_width=8, decoder_width=8),
+        loop=TINY_LOOP, batch=2, images=9, held_out_clips=1, dtype="float32", compile=False,
+    ),
+    "base/embedded": SectionConfig(stage="base", loop=LoopConfig(steps=1_500, seconds=120, hold=1.0)),
+    "base/tiny": SectionConfig(
+        stage="base", shape=TINY_TRANSFORMER, text=TINY_TEXT, loop=TINY_LOOP, batch=2, held_out_clips=2,
+        sample_clips=1, starts=(0,), dtype="float32", compile=False,
+    ),
+    "pack/embedded": SectionConfig(loop=LoopConfig(steps=12_000, seconds=900)),
+    "pack/tiny": SectionConfig(
+        shape=TINY_TRANSFORMER, text=TINY_TEXT, loop=TINY_LOOP, batch=2, held_out_clips=2,
+        sample_clips=1, starts=(0,), dtype="float32", compile=False,
+    ),
+}  # fmt: skip
+
+
+def resolve_config(stage: str, preset: str, path: Path | None) -> CodecConfig | SectionConfig:
+    """The config of a file, or else of a preset.
+
+    Raises:
+        ConfigError: the preset is unknown, or the file is of another stage.
+    """
+    if path is not None:
+        config = read_config(path)
+        if config.stage != stage:
+            raise ConfigError(f"{path}: this is a config of stage {config.stage!r}, not {stage!r}")
+        return config
+    try:
+        return PRESETS[f"{stage}/{preset}"]
+    except KeyError:
+        known = ", ".join(name.removeprefix(f"{stage}/") for name in PRESETS if name.startswith(f"{stage}/"))
+        raise ConfigError(f"no preset {preset!r} for stage {stage}; there are: {known}") from None
+
+
+def write_config(config: CodecConfig | SectionConfig, path: Path) -> None:
+    """Writes the config as TOML; `read_config` gives it back."""
+    path.write_bytes(tomli_w.dumps(config.model_dump(mode="json")).encode())
+
+
+def read_config(path: Path) -> CodecConfig | SectionConfig:
+    """The config in a TOML file.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is wrong; the message names each.
+    """
+    from pydantic import TypeAdapter
+
+    try:
+        data: dict[str, Any] = tomllib.loads(path.read_text())
+        return TypeAdapter(StageConfig).validate_python(data)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("\n".join([f"{path}: not a training config", *lines])) from error

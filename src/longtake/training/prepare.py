@@ -1,0 +1,101 @@
+"""From a config and folders to a stage that can be trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from longtake.backbones import Backbone, BackboneSettings, Codec, PromptEncoder, load_backbone, load_codec
+from longtake.backbones.architecture import new_text_encoder, new_tokenizer, new_transformer
+from longtake.errors import ConfigError
+from longtake.schedule import parse
+from longtake.toybox import VOCABULARY
+from longtake.training.cache import Tracks, encode_tracks, load_tracks, save_tracks
+from longtake.training.clips import Clips, open_clips
+from longtake.training.codec import CodecStage
+from longtake.training.config import CodecConfig, SectionConfig
+from longtake.training.loop import Stage
+from longtake.training.sections import SectionStage
+
+__all__ = ["prepare"]
+
+
+def prepare(
+    config: CodecConfig | SectionConfig,
+    clips: Path,
+    held_out: Path,
+    model: Path | None,
+    device: str,
+    limit: int | None,
+    cache: Path | None = None,
+) -> Stage:
+    """The stage of a config, with its clips opened and, for `base` and `pack`, encoded.
+
+    With a folder `cache` latents and captions are kept there and taken from there; they depend on the clips, the codec and
+    the starts alone, so one cache serves every schedule and order.
+
+    Raises:
+        ConfigError: a model folder is missing for a stage that starts from one.
+    """
+    train, test = open_clips(clips, limit), open_clips(held_out)
+    if isinstance(config, CodecConfig):
+        return CodecStage(config, train, test, device)
+    if model is None:
+        raise ConfigError(f"stage {config.stage} needs --model: a folder with a codec (base) or a base model (pack)")
+    place, dtype = torch.device(device), getattr(torch, config.dtype)
+    if (model / "transformer").exists():
+        backbone = load_backbone(str(model), device=device, dtype=dtype)
+    else:
+        backbone = _new_backbone(config, load_codec(model / "vae", device=device, dtype=dtype), train, place, dtype)
+    generated = parse(next(iter(config.schedules.values()))).generated
+    tracks, held = (
+        _tracks(cache / name if cache else None, backbone, source, config, generated, place, dtype)
+        for name, source in (("train.safetensors", train), ("held-out.safetensors", test))
+    )
+    return SectionStage(config, backbone, tracks, held)
+
+
+def _tracks(
+    path: Path | None,
+    backbone: Backbone,
+    clips: Clips,
+    config: SectionConfig,
+    generated: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tracks:
+    if path is not None and path.exists():
+        return load_tracks(path, device)
+    tracks = encode_tracks(backbone.codec, clips, config.starts, generated, device, dtype)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_tracks(tracks, path)
+    return tracks
+
+
+def _new_backbone(
+    config: SectionConfig, codec: Codec, clips: Clips, device: torch.device, dtype: torch.dtype
+) -> Backbone:
+    torch.manual_seed(config.loop.seed)
+    tokenizer = new_tokenizer(VOCABULARY)
+    encoder = new_text_encoder(config.text, len(tokenizer)).to(device, dtype)
+    settings = BackboneSettings(
+        schedules=config.schedules,
+        gaps=config.gaps,
+        order=next(iter(config.schedules)),
+        steps=8,
+        shift=config.shift,
+        guidance=1.0,
+        fps=12.0,
+        height=clips.height,
+        width=clips.width,
+        text_length=config.text_length,
+    )
+    return Backbone.assemble(
+        name="new",
+        transformer=new_transformer(config.shape).to(device, dtype),
+        codec=codec,
+        prompts=PromptEncoder(encoder, tokenizer, config.text_length),
+        settings=settings,
+    )

@@ -1,0 +1,116 @@
+"""Stages `base` and `pack`: a video model from nothing, and the next-frame-section model made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from longtake.backbones import Backbone
+from longtake.flow import draw_sigmas, interpolate, target_velocity
+from longtake.packing import History, pack
+from longtake.training.cache import Tracks
+from longtake.training.config import SectionConfig
+from longtake.training.corruption import corrupt
+from longtake.training.loop import Stage
+from longtake.training.windows import Window, draw_window, every_window
+
+__all__ = ["SectionStage"]
+
+
+class SectionStage(Stage):
+    """Velocity matching on sections that see what a plan lets them see."""
+
+    def __init__(self, config: SectionConfig, backbone: Backbone, tracks: Tracks, held_out: Tracks) -> None:
+        self.config, self.backbone = config, backbone
+        self.tracks, self.held_out = tracks, held_out
+        self.transformer, self.text_encoder = backbone.transformer, backbone.prompts.encoder
+        self.device, self.dtype = tracks.latents.device, getattr(torch, config.dtype)
+        self.numbers = self._tokenize(tracks)
+        self.held_out_numbers = self._tokenize(held_out)
+        self.nothing = self._tokens([""])[0]
+        if config.compile:
+            torch._dynamo.config.recompile_limit = 64  # one graph for each length of history
+            for block in self.transformer.blocks:
+                block.compile(dynamic=False)
+
+    def _tokens(self, captions: list[str]) -> Tensor:
+        return self.backbone.prompts.tokens(captions).to(self.device)
+
+    def _tokenize(self, tracks: Tracks) -> Tensor:
+        """Token numbers "track section wording s", absent sections repeating the last."""
+        most = max(len(c) for c in tracks.captions)
+        flat = [w for track in tracks.captions for k in range(most) for w in track[min(k, len(track) - 1)]]
+        return self._tokens(flat).view(len(tracks.captions), most, -1, self.config.text_length)
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Transformer (with its history patchify) and text encoder."""
+        for name, parameter in self.transformer.named_parameters():
+            if self.config.stage == "pack" or "history_patch_embed" not in name:
+                yield f"transformer.{name}", parameter
+        for name, parameter in self.text_encoder.named_parameters():
+            yield f"text_encoder.{name}", parameter
+
+    def _predict(self, window: Window, frames: Tensor, noisy: Tensor, sigma: Tensor, numbers: Tensor) -> Tensor:
+        history = History()
+        history.remember(range(frames.shape[2]), frames)
+        packed = pack(window.section, history, self.backbone.patchify, self.backbone.axes)
+        text = self.backbone.prompts.embed(numbers)
+        return self.backbone.velocity(noisy, sigma, text, packed)
+
+    def loss(self, step: int) -> Mapping[str, Tensor]:
+        """The mean squared error of the velocity on a batch of random tracks."""
+        c = self.config
+        draw = np.random.default_rng((c.loop.seed, step))
+        generator = torch.Generator(self.device).manual_seed(int(draw.integers(1 << 62)))
+        window = draw_window(c, self.tracks.lengths[0], draw)
+        chosen = torch.from_numpy(draw.integers(self.tracks.with_frames(window.frames), size=c.batch)).to(self.device)
+        frames = self.tracks.latents[chosen, : window.frames].transpose(1, 2)
+        wording = torch.from_numpy(draw.integers(self.numbers.shape[2], size=c.batch)).to(self.device)
+        numbers = self.numbers[chosen, window.place, wording]
+        numbers = self._drop_words(numbers, generator)
+        target = frames[:, :, list(window.section.frames)]
+        sigma = draw_sigmas(c.batch, generator, c.shift, c.uniform_share)
+        noise = torch.randn(target.shape, generator=generator, device=self.device, dtype=torch.float32)
+        noisy = interpolate(target.float(), noise, sigma)
+        velocity = self._predict(window, corrupt(frames, c.corruption, generator), noisy.to(self.dtype), sigma, numbers)
+        return {"loss": torch.nn.functional.mse_loss(velocity.float(), target_velocity(target.float(), noise))}
+
+    def _drop_words(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
+        unknown = torch.rand(numbers.shape, generator=generator, device=self.device) < self.config.word_drop
+        numbers = torch.where(unknown & (numbers > 2), 2, numbers)
+        silent = torch.rand(len(numbers), 1, generator=generator, device=self.device) < self.config.caption_drop
+        return torch.where(silent, self.nothing, numbers)
+
+    @torch.no_grad()
+    def fixed_loss(self, tracks: Tracks, numbers: Tensor, count: int) -> float:
+        """The loss on the first tracks of every window, at nine noise levels, always the same noise."""
+        losses = []
+        for place, window in enumerate(every_window(self.config, tracks.lengths[0])):
+            n = min(count, tracks.with_frames(window.frames))
+            frames = tracks.latents[:n, : window.frames].transpose(1, 2)
+            target = frames[:, :, list(window.section.frames)]
+            generator = torch.Generator(self.device).manual_seed(place)
+            noise = torch.randn(target.shape, generator=generator, device=self.device, dtype=torch.float32)
+            sigma = (torch.arange(n, device=self.device) % 9 + 1) / 10.0
+            noisy = interpolate(target.float(), noise, sigma).to(self.dtype)
+            velocity = self._predict(window, frames, noisy, sigma, numbers[:n, window.place, 0])
+            losses.append(torch.nn.functional.mse_loss(velocity.float(), target_velocity(target.float(), noise)).item())
+        return float(np.mean(losses))
+
+    def evaluate(self, folder: Path, step: int) -> Mapping[str, float]:
+        """The same loss on training tracks and on held-out ones."""
+        count = self.config.held_out_clips
+        with torch.compiler.set_stance("force_eager"):  # its shapes are others: not worth graphs of their own
+            return {
+                "training_loss": self.fixed_loss(self.tracks, self.numbers, count),
+                "held_out_loss": self.fixed_loss(self.held_out, self.held_out_numbers, count),
+            }
+
+    def export(self, folder: Path) -> Path:
+        """Writes the whole model folder."""
+        self.backbone.save(folder)
+        return folder

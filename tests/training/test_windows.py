@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import torch
+
+from longtake.training.config import CorruptionConfig, SectionConfig
+from longtake.training.corruption import corrupt
+from longtake.training.windows import draw_window, every_window
+
+CONFIG = SectionConfig()
+LONGEST = 55  # six sections of nine frames and the start
+
+
+def drawn(count=400):
+    return [draw_window(CONFIG, LONGEST, np.random.default_rng((0, n))) for n in range(count)]
+
+
+def test_windows_are_sections_of_plans_and_fit_into_the_track():
+    for window in drawn():
+        assert window.frames <= LONGEST
+        assert window.section.frames[0] == 1 + 9 * window.place
+        assert all(0 <= f < window.frames for look in window.section.sees for f in look.frames)
+
+
+def test_every_length_of_history_of_both_orders_is_drawn():
+    seen = {(w.order, sum(len(look.frames) for look in w.section.sees)) for w in drawn()}
+    expected = {(w.order, sum(len(look.frames) for look in w.section.sees)) for w in every_window(CONFIG, LONGEST)}
+    assert seen == expected
+
+
+def test_a_step_draws_the_same_window_again():
+    assert drawn(20) == drawn(20)
+
+
+def test_the_first_section_has_its_share():
+    first = np.mean([window.section.index == 0 for window in drawn()])
+    assert first == pytest.approx(CONFIG.first_share, abs=0.06)  # three standard errors of 400 draws
+
+
+def test_a_plain_video_model_sees_nothing():
+    window = draw_window(CONFIG.model_copy(update={"stage": "base"}), LONGEST, np.random.default_rng(0))
+    assert window.section.sees == ()
+    assert window.section.frames == tuple(range(10))
+
+
+def test_corruption_never_touches_the_start_frame():
+    frames = torch.randn(64, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    mixed = corrupt(frames, CorruptionConfig(noise=0.5, noisy_share=0.5), torch.Generator().manual_seed(1))
+    assert torch.equal(mixed[:, :, 0], frames[:, :, 0])
+    changed = (mixed != frames).flatten(1).any(1).float().mean()
+    assert changed == pytest.approx(0.5, abs=0.2)  # three standard errors of 64 draws
