@@ -4,6 +4,7 @@
 #   make test    the whole suite, with its coverage gates
 #   make check   ruff, basedpyright, import-linter, and the suite
 #   make bench   the benchmarks; each prints a table and writes JSON into out/
+#   make gallery the pictures of examples/, into docs/gallery/
 #   make docs    the documentation as a site, into site/
 #   make format  ruff's fixes and formatting
 #   make clean   removes what the other targets made
@@ -12,7 +13,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint check bench docs serve-docs format clean
+.PHONY: demo test lint check bench gallery docs serve-docs format clean
 
 demo: $(VENV)/user.stamp
 	$(BIN)/longtake demo
@@ -36,6 +37,10 @@ check: lint test
 bench: $(VENV)/developer.stamp
 	@mkdir -p out
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
+
+gallery: $(VENV)/user.stamp
+	@for example in examples/*.py; do $(BIN)/python $$example || exit 1; done
+	cp $(patsubst examples/%.py,out/%.*,$(wildcard examples/*.py)) docs/gallery/
 
 docs: $(VENV)/docs.stamp
 	$(BIN)/zensical build --clean

@@ -142,13 +142,6 @@ def test_the_tree_stays_small():
     assert sum(path.stat().st_size for path in tracked_files()) < 55 * 2**20
 
 
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
-def test_an_example_is_short_and_says_what_it_shows(example):
-    lines = example.read_text().splitlines()
-    assert len(lines) < 60
-    assert lines[0].startswith('"""')
-
-
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_option_of_a_verb_stands_in_its_reference(verb, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
