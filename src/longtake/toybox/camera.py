@@ -31,6 +31,7 @@ EASE = 0.45  # seconds to full speed, and to rest again
 NEAR, FAR = 0.84, 1.16  # of the starting distance
 PAN_LIMIT = 75.0  # degrees away from the center
 LOOK_LIMIT = 13.0
+AWAY = 25.0  # degrees from the center: the toys leave the picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,9 @@ def draw_program(draw: np.random.Generator, style: CameraStyle, images: int, fps
             turn_back = ""
         else:
             last = segments[-1].command if segments else ""
-            command = choice(draw, {c: w for c, w in style.weights.items() if c != last})
-            if draw.random() < style.reverse and command in OPPOSITES:
+            command = choice(draw, {c: w for c, w in style.weights.items() if c != last and _may(state, c)})
+            away = command.startswith("pan") or command in ("up", "down")
+            if command in OPPOSITES and draw.random() < (style.look_back if away else style.reverse):
                 turn_back = OPPOSITES[command]
         length = _within_limits(state, style, command, length, fps)
         if length < fps:  # no room that way
@@ -76,6 +78,13 @@ def draw_program(draw: np.random.Generator, style: CameraStyle, images: int, fps
             segments.append(Segment("still", left))
             left = 0
     return tuple(segments)
+
+
+def _may(state: _State, command: str) -> bool:
+    """Whether a command makes sense now: a camera that looks away from the center looks back before it does more."""
+    if abs(state.pan) > AWAY:
+        return command in ("still", "pan right" if state.pan > 0 else "pan left")
+    return not (abs(state.look) > 0.5 * LOOK_LIMIT and command == ("up" if state.look > 0 else "down"))
 
 
 def _within_limits(state: _State, style: CameraStyle, command: str, length: int, fps: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from types import TracebackType
 from zlib import crc32
 
@@ -20,6 +21,7 @@ from longtake.toybox.world import textures_of, world_xml
 __all__ = ["Clip", "Studio", "render_clip"]
 
 ATTEMPTS = 50
+SHADOW = 1024  # width of the map of shadows for images up to 128 pixels high; a finer one is slow and adds no detail
 CLOSEST = 0.75  # meters between the camera and the surface of a toy
 
 
@@ -81,7 +83,8 @@ class Studio:
         cameras = camera_path(draw, world.camera, program, fps)
         events = draw_events(draw, world, scene, images, fps)
         tiles = tiles_for(height, width, images)
-        xml = world_xml(scene, 1.0 / (fps * steps_per_image(fps)), tiles.buffer_width, tiles.buffer_height)
+        shadow = SHADOW * min(4, ceil(height / 128))
+        xml = world_xml(scene, 1.0 / (fps * steps_per_image(fps)), tiles.buffer_width, tiles.buffer_height, shadow)
         model = self._mujoco.MjModel.from_xml_string(xml)
         motion = simulate(model, scene, events, images, fps, world.reach)
         gaps = np.linalg.norm(motion.poses[:, :, :3] - cameras[:, None, :3], axis=-1) - [

@@ -33,7 +33,8 @@ class CameraStyle:
     pan: Range = Range(14.0, 18.0)
     look: float = 8.0  # degrees a second up or down
     zoom: float = 0.09
-    reverse: float = 0.45  # chance that a turn is followed by the same turn backwards
+    reverse: float = 0.45  # chance that a move is followed by the same move backwards
+    look_back: float = 0.85  # the same for a look away from the center
     distance: Range = Range(3.1, 3.5)
     elevation: Range = Range(16.0, 23.0)  # degrees above the horizon
     center_height: Range = Range(0.5, 0.58)

@@ -18,6 +18,7 @@ __all__ = ["EVENTS", "BadClipError", "Event", "Motion", "draw_events", "simulate
 
 EVENTS = ("push", "drop", "spin", "throw")
 DROP_HEIGHT = 3.0
+SLIDING = 1.8  # what slides is pushed that much harder than what rolls
 SETTLE = 1.2  # seconds before the first image
 FASTEST = 14.0  # meters a second; nothing in these worlds is faster, so it exploded
 DRAG = 0.3  # 1/s: how fast motion dies without friction
@@ -58,10 +59,9 @@ def draw_events(
 ) -> tuple[Event, ...]:
     """Random events in the order of time; each toy has at most one, so that a caption can say who did what."""
     count = min(choice(draw, difficulty.events), len(scene.toys))
-    seconds = images / fps
-    events, free = [], list(draw.permutation(len(scene.toys)))
-    for place in range(count):
-        toy = int(free[place])
+    begins = _draw_begins(draw, count, images / fps)
+    events: list[Event] = []
+    for toy, begin in zip(draw.permutation(len(scene.toys)), begins, strict=False):
         kinds = dict(difficulty.event_kinds)
         if not scene.toys[toy].shows_spin:
             kinds.pop("spin", None)
@@ -69,19 +69,22 @@ def draw_events(
             kinds.pop("drop", None)  # no clip begins without a toy
         if not kinds:
             continue
-        kind = choice(draw, kinds)
-        begin = float(draw.uniform(0.6, max(1.0, seconds - 2.5)))
+        kind, first = choice(draw, kinds), round(begin * fps)
         strength = uniform(draw, difficulty.push_speed)
-        sliding = scene.toys[toy].shape not in ("ball",)
         if kind == "spin":
             strength = float(draw.uniform(9.0, 13.0))
-        elif kind == "throw":
-            strength *= 1.5
-        elif kind == "push" and sliding:
-            strength *= 1.8
-        first = round(begin * fps)
-        events.append(Event(kind, toy, first, first, float(draw.uniform(0, 2 * pi)), strength))
+        elif kind == "throw" or scene.toys[toy].shape != "ball":
+            strength *= SLIDING
+        events.append(Event(kind, int(toy), first, first, float(draw.uniform(0, 2 * pi)), strength))
     return tuple(sorted(events, key=lambda e: e.first))
+
+
+def _draw_begins(draw: np.random.Generator, count: int, seconds: float) -> list[float]:
+    """Seconds at which events begin, apart from each other where the clip is long enough."""
+    latest = max(0.5, seconds - 2.5)
+    apart = min(2.0, (latest - 0.5) / max(1, count))
+    room = latest - 0.5 - apart * max(0, count - 1)
+    return [0.5 + t + apart * k for k, t in enumerate(sorted(draw.uniform(0.0, room, size=count).tolist()))]
 
 
 def simulate(model: Any, scene: Scene, events: Sequence[Event], images: int, fps: int, reach: float) -> Motion:
@@ -102,11 +105,8 @@ def simulate(model: Any, scene: Scene, events: Sequence[Event], images: int, fps
     data.qvel[:] = 0.0
     poses = np.empty((images, len(scene.toys), 7))
     speeds = np.zeros((images, len(scene.toys)))
-    by_image = {e.first: e for e in events} if len({e.first for e in events}) == len(events) else None
-    if by_image is None:
-        raise BadClipError("two events in one image")
     for image in range(images):
-        if event := by_image.get(image):
+        for event in (e for e in events if e.first == image):
             _begin(data, scene, event)
             waiting.discard(event.toy)
         _hold(data, waiting)

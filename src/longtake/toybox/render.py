@@ -81,12 +81,14 @@ def render(
     """
     mujoco = load_mujoco()
     _fill_textures(mujoco, model, textures)
-    data, scene, camera = mujoco.MjData(model), mujoco.MjvScene(model, maxgeom=400), mujoco.MjvCamera()
-    option, perturb = mujoco.MjvOption(), mujoco.MjvPerturb()
+    data, camera, option, perturb = mujoco.MjData(model), mujoco.MjvCamera(), mujoco.MjvOption(), mujoco.MjvPerturb()
     option.geomgroup[:] = 0
     option.geomgroup[0] = 1
-    scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 1
+    scene, toys = mujoco.MjvScene(model, maxgeom=400), mujoco.MjvScene(model, maxgeom=100)
     scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+    toys.flags[:] = 0
+    toys.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = toys.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 1
+    everything, moving = mujoco.mjtCatBit.mjCAT_ALL, mujoco.mjtCatBit.mjCAT_DYNAMIC
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
     toy_of_geom = model.geom_bodyid - 1  # body 0 is the world, toy k is body k + 1
     context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
@@ -102,18 +104,15 @@ def render(
                 mujoco.mj_kinematics(model, data)
                 mujoco.mj_camlight(model, data)
                 _aim(model, camera, cameras[image])
-                mujoco.mjv_updateScene(model, data, option, perturb, camera, mujoco.mjtCatBit.mjCAT_ALL, scene)
+                mujoco.mjv_updateScene(model, data, option, perturb, camera, everything, scene)
+                mujoco.mjv_updateScene(model, data, option, perturb, camera, moving, toys)
                 row, column = divmod(place, tiles.columns)
                 mujoco.mjr_render(mujoco.MjrRect(column * width, row * height, width, height), scene, context)
-                scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = 1
-                scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 1
                 left = tiles.columns * width + column * (width // 2)
-                mujoco.mjr_render(mujoco.MjrRect(left, row * (height // 2), width // 2, height // 2), scene, context)
-                scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = 0
-                scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 0
+                mujoco.mjr_render(mujoco.MjrRect(left, row * (height // 2), width // 2, height // 2), toys, context)
             colors, numbers = _read(mujoco, context, tiles)
             images[some.start : some.stop] = _reduced(colors[: len(some)])
-            shares[some.start : some.stop] = _shares(numbers[: len(some)], scene, toy_of_geom, poses.shape[1])
+            shares[some.start : some.stop] = _shares(numbers[: len(some)], toys, toy_of_geom, poses.shape[1])
     finally:
         context.free()
     return images, shares
@@ -160,7 +159,7 @@ def _reduced(pictures: np.ndarray) -> np.ndarray:
     total = np.sum(
         [pictures[:, y::FINER, x::FINER] for y in range(FINER) for x in range(FINER)], axis=0, dtype=np.uint16
     )
-    return ((total + FINER * FINER // 2) // (FINER * FINER)).astype(np.uint8)
+    return np.asarray((total + FINER * FINER // 2) // (FINER * FINER), np.uint8)
 
 
 def _shares(numbers: np.ndarray, scene: Any, toy_of_geom: np.ndarray, toys: int) -> np.ndarray:

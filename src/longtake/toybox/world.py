@@ -13,11 +13,11 @@ from longtake.toybox import shapes
 from longtake.toybox.scenes import FLOOR_COLORS, SKIES, TOY_COLORS, Color, Room, Scene, Toy, Wall
 from longtake.toybox.shapes import Mesh
 
-__all__ = ["AWAY", "pixels_of", "world_xml"]
+__all__ = ["AWAY", "textures_of", "world_xml"]
 
 AWAY = 400.0  # meters above the floor, behind the far clip plane: where toys wait until they are dropped
 FAR = 40.0
-SHADOW_TEXELS = 1024
+WALL_TEXELS = (128, 512)
 
 
 def _numbers(values: object) -> str:
@@ -25,29 +25,46 @@ def _numbers(values: object) -> str:
 
 
 def _lighter(color: Color, share: float) -> Color:
-    r, g, b = (c + share * ((1.0 if share > 0 else c * 0.0) - c) * (1 if share > 0 else -1) for c in color)
+    r, g, b = (c + share * (1.0 - c) for c in color)
     return r, g, b
 
 
-def pixels_of(texture: str, color: Color, second: Color, size: int = 256, seed: int = 0) -> np.ndarray:
+def _floor_pixels(texture: str, color: Color, second: Color, size: int = 256) -> np.ndarray:
     """A texture of two colors, uint8 "size size 3", that repeats without a seam."""
     place = (np.arange(size) + 0.5) / size
     across, along = np.meshgrid(place, place)
     if texture == "striped":
-        share = across < 0.5
+        chosen = across < 0.5
     elif texture == "checkered":
-        share = (across < 0.5) ^ (along < 0.5)
-    elif texture == "speckled":
-        draw = np.random.default_rng(seed)
-        share = np.zeros((size, size), dtype=bool)
+        chosen = (across < 0.5) ^ (along < 0.5)
+    else:
+        draw = np.random.default_rng(0)
+        chosen = np.zeros((size, size), dtype=bool)
         for x, y, r in zip(
-            draw.uniform(size=40), draw.uniform(size=40), draw.uniform(0.02, 0.05, size=40), strict=True
+            draw.uniform(size=12), draw.uniform(size=12), draw.uniform(0.05, 0.09, size=12), strict=True
         ):
             dx, dy = np.abs(across - x), np.abs(along - y)
-            share |= np.minimum(dx, 1 - dx) ** 2 + np.minimum(dy, 1 - dy) ** 2 < r * r
-    else:
-        share = np.zeros((size, size), dtype=bool)
-    return np.round(255 * np.where(share[..., None], second, color)).clip(0, 255).astype(np.uint8)
+            chosen |= np.minimum(dx, 1 - dx) ** 2 + np.minimum(dy, 1 - dy) ** 2 < r * r
+    return _painted(chosen, color, second)
+
+
+def _toy_pixels(texture: str, color: Color, second: Color, size: int = 64) -> np.ndarray:
+    """A cube texture of two colors, uint8 "6*size size 3": bands around the toy, or the squares of a beach ball."""
+    place = 2 * (np.arange(size) + 0.5) / size - 1
+    s, t = np.meshgrid(place, place)
+    one = np.ones_like(s)
+    # The six sides as OpenGL lays them out: +x, -x, +y, -y, +z, -z.
+    sides = [(one, -t, -s), (-one, -t, s), (s, one, t), (s, -one, -t), (s, -t, one), (-s, -t, -one)]
+    x, y, z = np.concatenate([np.stack(np.broadcast_arrays(*side)) for side in sides], axis=1)
+    around, up = np.arctan2(y, x), np.arcsin(z / np.sqrt(x * x + y * y + z * z))
+    band = np.floor(up / pi * 5 + 0.5).astype(int) % 2 == 1
+    return _painted(
+        band if texture == "striped" else (np.floor(around / pi * 3).astype(int) % 2 == 1) ^ (up > 0), color, second
+    )
+
+
+def _painted(chosen: np.ndarray, color: Color, second: Color) -> np.ndarray:
+    return np.round(255 * np.where(chosen[..., None], second, color)).clip(0, 255).astype(np.uint8)
 
 
 def _mesh_xml(name: str, mesh: Mesh) -> str:
@@ -118,35 +135,43 @@ def resting_height(toy: Toy) -> float:
     )
 
 
-def _wall_xml(k: int, wall: Wall, room: Room) -> list[str]:
-    angle = k * pi / 2
-    c, s, half, height = cos(angle), sin(angle), room.half, room.wall_height
+def _wall_xml(k: int, room: Room) -> str:
+    """A plane whose local x runs along the wall, y up and z into the room: MuJoCo lays textures on the x-y plane.
 
-    def slab(
-        along: float, inward: float, z: float, size: tuple[float, float, float], color: Color, extra: str = ""
-    ) -> str:
-        x, y = c * (half - inward) - s * along, s * (half - inward) + c * along
-        return (
-            f'<geom type="box" class="seen" pos="{x:.4f} {y:.4f} {z:.4f}" euler="0 0 {degrees(angle):.3f}" '
-            f'size="{_numbers(size)}" material="wall" rgba="{_numbers(color)} 1" {extra}/>'
-        )
-
-    geoms = [slab(0.0, -0.1, height / 2, (0.1, half + 0.2, height / 2), wall.color)]
-    geoms.append(slab(0.0, -0.1, height + 0.03, (0.1, half + 0.2, 0.03), _lighter(wall.color, 0.55)))
-    geoms.append(slab(0.0, 0.0, 0.07, (0.015, half, 0.07), _lighter(wall.color, 0.7)))
-    geoms += [slab(p.along, 0.0, p.height, (0.012, p.half_width, p.half_height), p.color) for p in wall.panels]
-    geoms.append(
-        f'<geom type="plane" class="barrier" pos="{c * half:.4f} {s * half:.4f} 0" '
-        f'zaxis="{-c:.4f} {-s:.4f} 0" size="9 9 1"/>'
+    Planes cast no shadow. A slab would, and its rim would sparkle.
+    """
+    c, s, height = cos(k * pi / 2), sin(k * pi / 2), room.wall_height / 2
+    place = _numbers([c * room.half, s * room.half, height])
+    return (
+        f'<geom type="plane" pos="{place}" xyaxes="{_numbers([s, -c, 0, 0, 0, 1])}" '
+        f'size="{room.half:.4f} {height:.4f} 1" group="0" condim="3" solref="0.04 0.7" material="wall{k}"/>'
     )
-    return geoms
+
+
+def _wall_pixels(wall: Wall, room: Room) -> np.ndarray:
+    """A wall with its panels, a board below and a rim above, uint8 "128 512 3"; row 0 is on top.
+
+    They are painted, not built: the shadows of thin things sparkle.
+    """
+    rows, columns = WALL_TEXELS
+    up = (1.0 - (np.arange(rows)[:, None] + 0.5) / rows) * room.wall_height
+    along = ((np.arange(columns)[None] + 0.5) / columns - 0.5) * 2 * room.half
+    pixels = np.empty((rows, columns, 3))
+    pixels[:] = wall.color
+    for panel in wall.panels:
+        pixels[(np.abs(along - panel.along) < panel.half_width) & (np.abs(up - panel.height) < panel.half_height)] = (
+            panel.color
+        )
+    pixels[up[:, 0] < 0.13] = _lighter(wall.color, 0.7)
+    pixels[up[:, 0] > room.wall_height - 0.06] = _lighter(wall.color, 0.55)
+    return np.round(255 * pixels).astype(np.uint8)
 
 
 def _light(room: Room) -> str:
     """One far lamp. A directional light speckles the floor with its own shadow; a spot that is far away does not."""
     turn, height, distance = room.light_turn, room.light_height, 11.0
     place = distance * np.array([cos(height) * cos(turn), cos(height) * sin(turn), sin(height)])
-    cutoff = degrees(atan2(1.5 * room.half, distance)) + 4.0
+    cutoff = degrees(atan2(1.8 * room.half, distance)) + 4.0
     level = 0.44 * room.brightness
     return (
         f'<light type="spot" castshadow="true" pos="{_numbers(place)}" dir="{_numbers(-place)}" '
@@ -155,8 +180,8 @@ def _light(room: Room) -> str:
     )
 
 
-def world_xml(scene: Scene, timestep: float, width: int, height: int) -> str:
-    """The scene as MJCF. `width` and `height` are those of the offscreen buffer, in pixels."""
+def world_xml(scene: Scene, timestep: float, width: int, height: int, shadow: int) -> str:
+    """The scene as MJCF. `width` and `height` are those of the offscreen buffer, `shadow` those of the map of shadows."""
     room = scene.room
     horizon, overhead = SKIES[room.sky]
     meshes = [_mesh_xml(f"toy{k}", mesh) for k, toy in enumerate(scene.toys) if (mesh := toy_mesh(toy)) is not None]
@@ -172,7 +197,7 @@ def world_xml(scene: Scene, timestep: float, width: int, height: int) -> str:
         color = _numbers(FLOOR_COLORS[room.rug])
         rug = (
             f'<geom type="cylinder" class="seen" size="{room.rug_radius:.4f} 0.006" pos="0 0 0.006" '
-            f'material="wall" rgba="{color} 1"/>'
+            f'material="rug" rgba="{color} 1"/>'
         )
     bodies = []
     for k, toy in enumerate(scene.toys):
@@ -182,12 +207,20 @@ def world_xml(scene: Scene, timestep: float, width: int, height: int) -> str:
             f'<body name="toy{k}" pos="{place}" euler="0 0 {degrees(toy.yaw):.3f}">'
             f'<freejoint name="toy{k}"/>{geoms}</body>'
         )
-    walls = [line for k, wall in enumerate(room.walls) for line in _wall_xml(k, wall, room)]
-    textures = "".join(
-        f'<texture name="{name}" type="2d" builtin="flat" width="256" height="256" rgb1="1 1 1"/>'
-        for name in ["floor"] * (room.floor != "plain")
-        + [f"toy{k}" for k, t in enumerate(scene.toys) if t.texture != "plain"]
+    walls = [_wall_xml(k, room) for k in range(len(room.walls))]
+    textures = (
+        '<texture name="floor" type="2d" builtin="flat" width="256" height="256"/>' if room.floor != "plain" else ""
     )
+    textures += "".join(
+        f'<texture name="toy{k}" type="cube" builtin="flat" width="64" height="384"/>'
+        for k, toy in enumerate(scene.toys)
+        if toy.texture != "plain"
+    )
+    for k in range(len(room.walls)):
+        materials.append(f'<material name="wall{k}" texture="wall{k}" specular="0.05" shininess="0.2"/>')
+        textures += (
+            f'<texture name="wall{k}" type="2d" builtin="flat" width="{WALL_TEXELS[1]}" height="{WALL_TEXELS[0]}"/>'
+        )
     return f"""
 <mujoco>
   <compiler angle="degree"/>
@@ -195,9 +228,9 @@ def world_xml(scene: Scene, timestep: float, width: int, height: int) -> str:
   <statistic center="0 0 0.5" extent="1" meansize="0.3"/>
   <visual>
     <global offwidth="{width}" offheight="{height}"/>
-    <quality shadowsize="{SHADOW_TEXELS}" offsamples="8" numslices="40" numstacks="24"/>
-    <headlight ambient="0.54 0.55 0.57" diffuse="0.16 0.16 0.16" specular="0 0 0"/>
-    <map znear="0.05" zfar="{FAR}" shadowclip="8" shadowscale="0.95"/>
+    <quality shadowsize="{shadow}" offsamples="8" numslices="40" numstacks="24"/>
+    <headlight ambient="0.57 0.58 0.6" diffuse="0.16 0.16 0.16" specular="0 0 0"/>
+    <map znear="0.05" zfar="{FAR}" shadowclip="8" shadowscale="1"/>
   </visual>
   <default>
     <default class="seen"><geom contype="0" conaffinity="0" group="0" mass="0"/></default>
@@ -205,14 +238,13 @@ def world_xml(scene: Scene, timestep: float, width: int, height: int) -> str:
       <geom group="3" density="300" condim="6" friction="0.4 0.02 0.015" solref="0.03 0.7" solimp="0.95 0.99 0.002"
             rgba="0 0 0 0"/>
     </default>
-    <default class="barrier"><geom group="3" condim="3" rgba="0 0 0 0" solref="0.04 0.7"/></default>
   </default>
   <asset>
     <texture type="skybox" builtin="gradient" rgb1="{_numbers(overhead)}" rgb2="{_numbers(horizon)}"
              width="128" height="768"/>
     {textures}
     <material name="floor" {floor} specular="0.05" shininess="0.2"/>
-    <material name="wall" specular="0.05" shininess="0.2"/>
+    <material name="rug" specular="0.05" shininess="0.2"/>
     {"".join(materials)}
     {"".join(meshes)}
   </asset>
@@ -232,12 +264,13 @@ def world_xml(scene: Scene, timestep: float, width: int, height: int) -> str:
 
 def textures_of(scene: Scene) -> dict[str, np.ndarray]:
     """The pixels of every texture that the model names."""
-    room, found = scene.room, {}
+    room = scene.room
+    found = {f"wall{k}": _wall_pixels(wall, room) for k, wall in enumerate(room.walls)}
     if room.floor != "plain":
         color = FLOOR_COLORS[room.floor_color]
-        found["floor"] = pixels_of(room.floor, color, _lighter(color, 0.5))
+        found["floor"] = _floor_pixels(room.floor, color, _lighter(color, 0.5))
     for k, toy in enumerate(scene.toys):
         if toy.texture != "plain":
             color = TOY_COLORS[toy.color]
-            found[f"toy{k}"] = pixels_of(toy.texture, color, _lighter(color, 0.6))
+            found[f"toy{k}"] = _toy_pixels(toy.texture, color, _lighter(color, 0.65))
     return found
