@@ -34,9 +34,12 @@ lint: $(VENV)/developer.stamp
 
 check: lint test
 
-bench: $(VENV)/developer.stamp
-	@mkdir -p out
-	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
+bench: $(VENV)/developer.stamp out/clips/train out/clips/held-out
+	$(BIN)/python benchmarks/constant_cost.py
+	$(BIN)/python benchmarks/embedded.py --clips out/clips/held-out --train-clips out/clips/train
+
+out/clips/train out/clips/held-out: | $(VENV)/developer.stamp
+	$(BIN)/python -m longtake.toybox --output $@ --clips 32 --first-seed $(if $(findstring held,$@),1000000,0)
 
 gallery: $(VENV)/user.stamp
 	@for example in examples/*.py; do $(BIN)/python $$example || exit 1; done
