@@ -1,103 +1,139 @@
 """Schedule names to schedules (paper, section 4.1).
 
-name    := part ("_" part)*         left of g is the past, right of it the future
-part    := tail | packing | "x" | made
-packing := ("f" N "k" t ["h" h "w" w])+      contiguous frames in time order
-made    := "g" N ["+D" | "+d"]               the frames of a section; history is discretized
-tail    := "td" | "ta" | "tc"                outermost; deleted, appended, compressed
-x       := any number of frames is skipped between it and the spans beyond
+name    := [side "_"] made ["_" side]           left of g is the past, right of it the future
+side    := [tail "_"] [packing "_x_"] packing   seen from its outer end; each part may be missing
+packing := ("f" N kernel)+                      contiguous frames in time order
+kernel  := "k" n | "k" t "h" h "w" w            (n, 2n, 2n) or any other, in latent pixels
+made    := "g" N ["+D" | "+d"]                  the frames of a section; with discretized history
+tail    := "td" | "ta" | "tc"                   what no span reaches is deleted, appended, compressed
+x       := any number of frames is skipped, none included
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import NoReturn, cast
+from dataclasses import dataclass
+from typing import Literal, NoReturn
 
 from longtake.errors import ScheduleError
 from longtake.schedule.timeline import Kernel, Schedule, Side, Span, Tail
 
 __all__ = ["parse"]
 
-SPAN = re.compile(r"f(\d+)k(\d+)(?:h(\d+)w(\d+))?")
-MADE = re.compile(r"g(\d+)(\+[Dd])?")
-PART = "f<n>k<n>, g<n>, x, td, ta or tc"
+MOST = 999_999
+NUMBER = re.compile(r"[1-9][0-9]{0,5}(?![0-9])")
+PART = "expected f<n>k<n>, g<n>, x, td, ta or tc"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class _Made:
+    frames: int
+    discrete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of a name and where it begins."""
+    """What stands between two underscores, and where it begins in the name."""
 
-    text: str
     at: int
-    spans: tuple[Span, ...] = ()
+    what: Tail | Literal["x"] | _Made | tuple[Span, ...]
 
 
 @dataclass(slots=True)
-class _Parser:
+class _Reader:
+    """A name and the place up to which it has been read."""
+
     name: str
-    parts: list[_Part] = field(default_factory=list)
+    at: int = 0
 
-    def fail(self, at: int, expected: str) -> NoReturn:
-        raise ScheduleError(f"{self.name}\n{' ' * at}^ {expected}")
+    def fail(self, expected: str, at: int | None = None) -> NoReturn:
+        shown = "".join(c if c.isprintable() else "?" for c in self.name)  # a line break would move the caret
+        raise ScheduleError(f"{shown}\n{' ' * (self.at if at is None else at)}^ {expected}")
 
-    def split(self) -> None:
-        at = 0
-        for text in self.name.split("_"):
-            self.parts.append(_Part(text, at))
-            at += len(text) + 1
+    def take(self, word: str) -> bool:
+        found = self.name.startswith(word, self.at)
+        self.at += len(word) * found
+        return found
 
-    def number(self, match: re.Match[str], group: int, at: int) -> int:
-        value = int(match[group])
-        if value == 0:
-            self.fail(at + match.start(group), "expected a number of at least 1")
-        return value
+    def expect(self, word: str, expected: str) -> None:
+        if not self.take(word):
+            self.fail(expected)
 
-    def packing(self, part: _Part) -> tuple[Span, ...]:
-        spans, offset = [], 0
-        while offset < len(part.text):
-            match = SPAN.match(part.text, offset)
-            if match is None:
-                self.fail(part.at + offset, f"expected {'f<n>k<n>' if offset else PART}")
-            frames, t = self.number(match, 1, part.at), self.number(match, 2, part.at)
-            h, w = (self.number(match, g, part.at) if match[g] else 2 * t for g in (3, 4))
-            spans.append(Span(frames, Kernel(t, h, w)))
-            offset = match.end()
-        return tuple(spans)
+    def number(self) -> int:
+        match = NUMBER.match(self.name, self.at)
+        if match is None:
+            self.fail(f"expected a number from 1 to {MOST}")
+        self.at = match.end()
+        return int(match[0])
+
+    def kernel(self) -> Kernel:
+        self.expect("k", "expected k<n>")
+        t = self.number()
+        if not self.take("h"):
+            return Kernel(t, 2 * t, 2 * t)
+        h = self.number()
+        self.expect("w", "expected w<n>")
+        return Kernel(t, h, self.number())
+
+    def part(self) -> _Part:
+        at, end = self.at, "_ or the end"
+        what: Tail | Literal["x"] | _Made | tuple[Span, ...]
+        if self.take("td"):
+            what = "td"
+        elif self.take("ta"):
+            what = "ta"
+        elif self.take("tc"):
+            what = "tc"
+        elif self.take("x"):
+            what = "x"
+        elif self.take("g"):
+            frames = self.number()
+            discrete = self.take("+D") or self.take("+d")
+            what, end = _Made(frames, discrete), end if discrete else "+D, _ or the end"
+        elif self.name.startswith("f", self.at):
+            spans = []
+            while self.take("f"):
+                spans.append(Span(self.number(), self.kernel()))
+            what, end = tuple(spans), "f<n>k<n>, _ or the end"
+        else:
+            self.fail(PART)
+        if self.at < len(self.name) and self.name[self.at] != "_":
+            self.fail(f"expected {end}")
+        return _Part(at, what)
+
+    def parts(self) -> list[_Part]:
+        parts = [self.part()]
+        while self.take("_"):
+            parts.append(self.part())
+        return parts
 
     def side(self, parts: list[_Part]) -> Side:
-        """A side, its parts given from the outside to the made frames."""
+        """A side, its parts given from its outer end to the frames made."""
         tail: Tail | None = None
-        if parts and parts[0].text in ("td", "ta", "tc"):
-            tail = cast(Tail, parts.pop(0).text)
-        groups: list[_Part | None] = []
-        for part in parts:
-            if part.text in ("td", "ta", "tc"):
-                self.fail(part.at, "a tail stands at the outer end of its side")
-            if part.text == "x":
-                if not groups or groups[-1] is None:
-                    self.fail(
-                        part.at,
-                        "x skips frames between spans beyond it and the frames made: expected f<n>k<n> beyond it",
-                    )
-                groups.append(None)
-            else:
-                if groups and groups[-1] is not None:
-                    self.fail(part.at, "two packings side by side: join them into one, or put x between them")
-                part.spans = self.packing(part)
-                groups.append(part)
-        if groups.count(None) > 1:
-            self.fail(parts[-1].at, "only one gap x is allowed on a side")
-        if None in groups:
-            far, near = groups[0], groups[2] if len(groups) > 2 else None
-        else:
-            far, near = None, groups[0] if groups else None
-        if tail is not None and near is None:
-            self.fail(
-                self.name.index(tail),
-                "a tail is what a side's spans next to the frames made do not reach: there are none",
-            )
-        return Side(near.spans if near else (), far.spans if far else (), tail)
+        far: tuple[Span, ...] = ()
+        near: tuple[Span, ...] = ()
+        rest = parts
+        match rest:
+            case [_Part(what="td" | "ta" | "tc" as tail), *_]:
+                rest = rest[1:]
+        match rest:
+            case [_Part(what=tuple() as far), _Part(what="x"), *_]:
+                rest = rest[2:]
+        match rest:
+            case [_Part(what=tuple() as near), *_]:
+                rest = rest[1:]
+        match rest:
+            case [_Part(what="x") as x, *_]:
+                hint = "this side has an x already" if far else "expected f<n>k<n> on the outer side of x"
+                self.fail(hint, x.at)
+            case [_Part(what="td" | "ta" | "tc") as misplaced, *_]:
+                self.fail("a tail stands at the outer end of its side", misplaced.at)
+            case [_Part() as packing, *_]:
+                beside = parts[parts.index(packing) - 1]
+                self.fail("expected x between two packings, or no _", max(packing.at, beside.at))
+        if tail and not near:
+            self.fail("a tail is what the spans next to g do not reach: there are none", parts[0].at)
+        return Side(near, far, tail)
 
 
 def parse(name: str) -> Schedule:
@@ -113,26 +149,13 @@ def parse(name: str) -> Schedule:
     Raises:
         ScheduleError: with a caret under the place that cannot be read.
     """
-    parser = _Parser(name)
-    parser.split()
-    made = [i for i, part in enumerate(parser.parts) if part.text.startswith("g")]
+    reader = _Reader(name)
+    parts = reader.parts()
+    made = [(i, part.what) for i, part in enumerate(parts) if isinstance(part.what, _Made)]
     if not made:
-        for part in parser.parts:
-            if part.text not in ("x", "td", "ta", "tc"):
-                parser.packing(part)
-        parser.fail(len(name), "expected g<n>, the frames that a section makes")
-    middle = parser.parts[made[0]]
-    match = MADE.match(middle.text)
-    if match is None:
-        parser.fail(middle.at + 1, "expected a number of frames")
-    if match.end() < len(middle.text):
-        parser.fail(middle.at + match.end(), "expected +D, _ or the end")
+        reader.fail("expected _g<n>, the frames that a section makes")
     if len(made) > 1:
-        parser.fail(parser.parts[made[1]].at, "a schedule makes frames in one place: there is a g already")
-    generated = parser.number(match, 1, middle.at)
-    for part in parser.parts:
-        if not part.text:
-            parser.fail(part.at, f"expected {PART}")
-    left = parser.side(parser.parts[: made[0]])
-    right = parser.side(parser.parts[made[0] + 1 :][::-1])
-    return Schedule(left, generated, right, discrete=match[2] is not None)
+        reader.fail("a section makes frames in one place: there is a g already", parts[made[1][0]].at)
+    ((i, middle),) = made
+    left, right = reader.side(parts[:i]), reader.side(parts[i + 1 :][::-1])
+    return Schedule(left, middle.frames, right, middle.discrete)
