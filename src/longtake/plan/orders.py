@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from longtake.errors import PlanError
-from longtake.plan.positions import Gaps, clamped_gap
+from longtake.plan.positions import Gaps, future_shift, past_shift, tail_positions
 from longtake.plan.section import Look, Plan, Section
 from longtake.schedule import Schedule, Side, Span
 
@@ -19,94 +19,69 @@ VANILLA = "td_f1k1_x_f16k4f2k2f1k1_g9"  # FramePack-F1's structure
 INVERTED = "f1k1_x_g9_f1k1f2k2f16k4_td"  # FramePack's
 
 
-@dataclass(frozen=True, slots=True)
-class _Frames:
-    """Numbers that a side's spans may read, nearest to the made frames first, and those that are known among them."""
+def _anchors(spans: tuple[Span, ...], known: range) -> list[Look]:
+    """The first frames of the video, at their own numbers; those that are not known yet are left out."""
+    looks, first = [], 0
+    for span in spans:
+        frames = tuple(f for f in range(first, first + span.frames) if f in known)
+        first += span.frames
+        if frames:
+            looks.append(Look(frames, span.kernel, frames))
+    return looks
 
-    nearest_first: range
-    known: range
 
-
-def _looks(
-    spans: tuple[Span, ...], offered: _Frames, positions: Callable[[int, int], int], missing: Missing
-) -> list[Look]:
-    """The spans' frames, spans and frames given nearest first; what is not known is left out or read as zeros."""
+def _looks(spans: Iterable[Span], nearest_first: range, known: range, shift: int, missing: Missing) -> list[Look]:
+    """Spans next to the made frames, nearest first, read these frames; unknown ones are left out or read as zeros."""
     looks, taken = [], 0
     for span in spans:
-        frames = [
-            (f, positions(f, taken + i))
-            for i, f in enumerate(offered.nearest_first[taken : taken + span.frames])
-            if missing == "zeros" or f in offered.known
-        ]
+        offered = nearest_first[taken : taken + span.frames]
+        frames = tuple(sorted(f for f in offered if missing == "zeros" or f in known))
         taken += span.frames
         if frames:
-            frames.sort()
-            looks.append(Look(tuple(f for f, _ in frames), span.kernel, tuple(p for _, p in frames)))
+            looks.append(Look(frames, span.kernel, tuple(f + shift for f in frames)))
     return looks
 
 
-def _tail(side: Side, left_over: range, position: Callable[[int], int]) -> list[Look]:
-    if side.tail not in ("ta", "tc") or not left_over:
+def _tail(side: Side, frames: range, nearest: int, shift: int, gaps: Gaps) -> list[Look]:
+    """What lies beyond the spans of a side, if its tail is kept and there is any."""
+    if side.tail not in ("ta", "tc") or not frames:
         return []
-    frames = tuple(sorted(left_over))
-    coarsest = max((s.kernel for s in side.near), key=lambda k: k.t * k.h * k.w)
-    return [Look(frames, coarsest, tuple(position(f) for f in frames), side.tail)]
-
-
-def _anchor(schedule: Schedule) -> list[Look]:
-    frames, looks = 0, []
-    for span in schedule.left.far:
-        numbers = tuple(range(frames, frames + span.frames))
-        looks.append(Look(numbers, span.kernel, numbers))
-        frames += span.frames
-    return looks
+    coarsest = max((span.kernel for span in side.near), key=lambda k: k.t * k.h * k.w)
+    return [Look(tuple(frames), coarsest, tail_positions(frames, nearest, shift, gaps), side.tail)]
 
 
 def vanilla(schedule: Schedule, sections: int, gaps: Gaps, missing: Missing) -> Iterator[Section]:
-    """In time order, each section seeing the past (paper, Figure 2a; the order of FramePack-F1)."""
-    g, near, anchors = schedule.generated, schedule.left.near_frames, schedule.left.far_frames
-    for s in range(sections):
-        first = 1 + g * s
-        past = range(first - 1, first - 1 - max(near, first), -1)
-        moved = (
-            0 if gaps == "true" else anchors + near - first
-        )  # clamped: the made frames always begin at anchors + near
+    """In time order, each section seeing the past (paper, Figure 2a; the order of FramePack-F1).
 
-        def position(f: int, moved: int = moved) -> int:
-            return f + moved
-
-        looks = _looks(schedule.left.near[::-1], _Frames(past, range(first)), lambda f, _, at=position: at(f), missing)
-        old = range(first - near)
-        tail = _tail(schedule.left, old, position if gaps == "true" else lambda _: anchors - 1)
-        made = tuple(range(first, first + g))
-        yield Section(s, made, tuple(map(position, made)), (*_anchor(schedule), *tail, *looks[::-1]))
+    The start frame is in the past like any other: where the schedule also anchors it, a section near it sees it twice.
+    """
+    g, side = schedule.generated, schedule.left
+    near = side.near_frames
+    for index in range(sections):
+        first = 1 + g * index
+        known, oldest = range(first), first - near
+        shift = past_shift(first, side.far_frames + near, gaps)
+        past = range(first - 1, oldest - 1, -1)
+        looks = _looks(side.near[::-1], past, known, shift, missing)
+        tail = _tail(side, known[: max(0, oldest)], oldest - 1, shift, gaps)
+        frames = tuple(range(first, first + g))
+        positions = tuple(f + shift for f in frames)
+        yield Section(index, frames, positions, (*_anchors(side.far, known), *tail, *looks[::-1]))
 
 
 def inverted(schedule: Schedule, sections: int, gaps: Gaps, missing: Missing) -> Iterator[Section]:
-    """From the end to the start image, each section seeing the start and the future (paper, Figure 2c)."""
-    g, near, anchors = schedule.generated, schedule.right.near_frames, max(1, schedule.left.far_frames)
-    end = 1 + g * sections
-    for s in range(sections):
-        before = sections - 1 - s
-        first = 1 + g * before
-        beyond = first + g
-        gap = before if gaps == "true" else clamped_gap(before, sections)
-        moved = anchors + g * gap - first if gaps == "clamped" else 0
-
-        def position(f: int, moved: int = moved) -> int:
-            return f + moved
-
-        future = range(beyond, beyond + max(near, end - beyond))
-        looks = _looks(
-            schedule.right.near, _Frames(future, range(beyond, end)), lambda f, _, at=position: at(f), missing
-        )
-        tail = _tail(
-            schedule.right,
-            range(beyond + near, end),
-            position if gaps == "true" else lambda _, last=beyond + near, at=position: at(last),
-        )
-        made = tuple(range(first, beyond))
-        yield Section(s, made, tuple(map(position, made)), (*_anchor(schedule), *looks, *tail))
+    """From the end to the start frame, each section seeing the start and the future (paper, Figure 2c)."""
+    g, side = schedule.generated, schedule.right
+    near, end = side.near_frames, 1 + g * sections
+    for index in range(sections):
+        first = 1 + g * (sections - 1 - index)
+        known, beyond = range(first + g, end), first + g + near
+        shift = future_shift(first, g, sections, 1, gaps)
+        looks = _looks(side.near, range(first + g, beyond), known, shift, missing)
+        tail = _tail(side, range(beyond, end), beyond, shift, gaps)
+        frames = tuple(range(first, first + g))
+        positions = tuple(f + shift for f in frames)
+        yield Section(index, frames, positions, (*_anchors(schedule.left.far, range(1)), *looks, *tail))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +96,7 @@ class Order:
 ORDERS: dict[str, Order] = {
     "vanilla": Order(
         vanilla,
-        lambda s: bool(s.left.near) and not s.right.near and not s.right.far,
+        lambda s: not s.right.near and not s.right.far,
         "history on the left of g only, such as td_f16k4f2k2f1k1_g9",
     ),
     "inverted": Order(
@@ -150,8 +125,8 @@ def make_plan(
 ) -> Plan:
     """The plan of a video of `frames` latent frames, frame 0 being the start image.
 
-    With `missing="zeros"` spans are always full: they also name frames that are not there (negative, or `frames` and above),
-    which a history of zeros fills, as the released models were trained.
+    With `missing="zeros"` the spans next to the made frames are always full: they also name frames that are not there
+    (negative, or `frames` and above), which a history of zeros fills, as the released models were trained.
 
     >>> from longtake.schedule import parse
     >>> plan = make_plan(parse("f1k1_x_f16k4f2k2f1k1_g9"), frames=19)
@@ -172,7 +147,8 @@ def make_plan(
     if rest or sections < 1:
         below, above = max(1, sections), max(1, sections) + 1
         raise PlanError(
-            f"{frames} latent frames cannot be made: a video has 1 + {g} n of them, for example {1 + g * below} or {1 + g * above}"
+            f"{frames} latent frames cannot be made: a video has 1 + {g} n of them, "
+            f"for example {1 + g * below} or {1 + g * above}"
         )
     return Plan(schedule, order, frames, tuple(ORDERS[order].sections(schedule, sections, gaps, missing)))
 

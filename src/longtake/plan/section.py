@@ -14,8 +14,8 @@ __all__ = ["Look", "Plan", "Section"]
 class Look:
     """Frames of history that a section reads through one kernel, in time order.
 
-    `tail` says that these are frames beyond all spans: "ta" makes a token of every 32 x 32 latent pixels of each of them,
-    "tc" one token of all together.
+    `tail` says that these are the frames beyond all spans. "ta" makes a token of every 32 x 32 latent pixels of each of
+    them, "tc" one token of all together; either goes through `kernel`, the coarsest of the spans.
     """
 
     frames: tuple[int, ...]  # absolute numbers; 0 is the start image
@@ -23,13 +23,17 @@ class Look:
     positions: tuple[int, ...]  # RoPE time of each frame
     tail: Literal["", "ta", "tc"] = ""
 
+    def pooling(self, height: int, width: int) -> Kernel:
+        """What one token stands for, in latent pixels of a grid: the kernel, or more where this is a tail.
+
+        >>> Look((1, 2, 3), Kernel(4, 8, 8), (1, 2, 3), tail="tc").pooling(60, 104)
+        Kernel(t=3, h=60, w=104)
+        """
+        return {"": self.kernel, "ta": Kernel(1, 32, 32), "tc": Kernel(len(self.frames), height, width)}[self.tail]
+
     def tokens(self, height: int, width: int) -> int:
         """Tokens on a latent grid."""
-        if self.tail == "tc":
-            return 1
-        if self.tail == "ta":
-            return Kernel(1, 32, 32).tokens(len(self.frames), height, width)
-        return self.kernel.tokens(len(self.frames), height, width)
+        return self.pooling(height, width).tokens(len(self.frames), height, width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,10 @@ class Section:
     frames: tuple[int, ...]
     positions: tuple[int, ...]
     sees: tuple[Look, ...]
+
+    def context_tokens(self, height: int, width: int) -> int:
+        """Tokens of everything that the section sees, on a latent grid."""
+        return sum(look.tokens(height, width) for look in self.sees)
 
 
 @dataclass(frozen=True, slots=True)
