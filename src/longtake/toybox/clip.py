@@ -13,7 +13,7 @@ from longtake.errors import InputError, NumericsError
 from longtake.toybox.camera import camera_path, draw_program
 from longtake.toybox.difficulty import Difficulty, difficulty_named
 from longtake.toybox.physics import BadClipError, draw_events, simulate, steps_per_image
-from longtake.toybox.render import load_mujoco, render, tiles_for
+from longtake.toybox.render import load_mujoco, open_context, render, tiles_for
 from longtake.toybox.scenes import draw_scene
 from longtake.toybox.truth import Truth
 from longtake.toybox.world import textures_of, world_xml
@@ -42,8 +42,7 @@ class Studio:
 
     def __init__(self) -> None:
         self._mujoco = load_mujoco()
-        self._context = self._mujoco.GLContext(64, 64)
-        self._context.make_current()
+        self._context = open_context()
 
     def __enter__(self) -> Studio:
         return self

@@ -16,28 +16,43 @@ import numpy as np
 
 from longtake.errors import ConfigError
 
-__all__ = ["Tiles", "load_mujoco", "render", "tiles_for"]
+__all__ = ["Tiles", "load_mujoco", "open_context", "render", "tiles_for"]
 
+NO_OPENGL = "MuJoCo found no OpenGL to draw with; on Debian: apt-get install libegl1 libgl1-mesa-dri"
 BUFFER = 2048  # pixels: the buffer is about this wide and high
 FINER = 2  # images are drawn this much larger: multisampling leaves the edges of shadows and stripes jagged
 
 
 def load_mujoco() -> Any:
-    """MuJoCo, ready to draw without a window.
+    """MuJoCo, which draws without a window where there is no screen.
 
     Raises:
         ConfigError: it is not installed, or finds no OpenGL.
     """
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         os.environ.setdefault("MUJOCO_GL", "egl")
-        os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
     try:
         import mujoco
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ConfigError("the toybox needs MuJoCo: pip install 'longtake[toybox]'") from error
-    except AttributeError as error:  # what PyOpenGL raises where the library itself is missing
-        raise ConfigError("MuJoCo found no OpenGL; on Debian: apt-get install libegl1 libgl1-mesa-dri") from error
+    except (ImportError, AttributeError) as error:  # the latter from PyOpenGL where the library itself is missing
+        raise ConfigError(NO_OPENGL) from error
     return mujoco
+
+
+def open_context() -> Any:
+    """A current OpenGL context; the caller frees it.
+
+    Raises:
+        ConfigError: MuJoCo is not installed, or finds no OpenGL.
+    """
+    mujoco = load_mujoco()
+    try:
+        context = mujoco.GLContext(64, 64)  # pictures are drawn into a buffer of their own, not into these pixels
+        context.make_current()
+    except (ImportError, AttributeError, RuntimeError) as error:
+        raise ConfigError(NO_OPENGL) from error
+    return context
 
 
 @dataclass(frozen=True, slots=True)

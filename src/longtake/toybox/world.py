@@ -181,7 +181,7 @@ def _light(room: Room) -> str:
 
 
 def world_xml(scene: Scene, timestep: float, width: int, height: int, shadow: int) -> str:
-    """The scene as MJCF. `width` and `height` are those of the offscreen buffer, `shadow` those of the map of shadows."""
+    """The scene as MJCF: `width` and `height` of the offscreen buffer, `shadow` the size of the map of shadows."""
     room = scene.room
     horizon, overhead = SKIES[room.sky]
     meshes = [_mesh_xml(f"toy{k}", mesh) for k, toy in enumerate(scene.toys) if (mesh := toy_mesh(toy)) is not None]
