@@ -102,6 +102,13 @@ def test_a_package_exports_each_name_that_it_gathers(package):
     assert len(exported) == len(set(exported))
 
 
+def test_the_names_to_begin_with_stand_in_the_reference():
+    page = (ROOT / "docs" / "reference" / "python.md").read_text()
+    shown = {name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)", page, flags=re.MULTILINE)}
+    assert set(longtake.__all__) - {"LongtakeError"} <= shown
+    assert "errors" in shown
+
+
 def test_the_changelog_starts_with_the_version_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     releases = re.findall(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
