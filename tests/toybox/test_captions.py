@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from longtake.toybox import DIFFICULTIES, VOCABULARY, caption, dominant_command, window_commands, with_command
 from longtake.toybox.camera import COMMANDS, Segment
-from longtake.toybox.captions import CAMERA, HAPPENS, SYNONYMS, TOKENS, tokens_of
+from longtake.toybox.captions import CAMERA, HAPPENS, SYNONYMS, TOKENS, tokens_of, told_events
 from longtake.toybox.scenes import TOY_COLORS
 
 SEEDS = st.integers(0, 10**5)
@@ -62,7 +62,17 @@ def test_a_caption_tells_of_an_event_exactly_where_it_happens(imagined, seed, fi
     truth = imagined(seed)
     text = caption(truth, first, first + 35, wording)
     verbs = [verb for variants in HAPPENS.values() for verb in variants]
-    assert any(verb in text for verb in verbs) == bool(truth.happening(first, first + 35))
+    assert any(verb in text for verb in verbs) == bool(told_events(truth, first, first + 35))
+
+
+def test_an_event_out_of_sight_is_not_told(imagined):
+    truth = next(t for t in map(imagined, range(100)) if t.events)
+    event = truth.events[0]
+    truth.visibility[:, event.toy] = 0.1
+    assert event in told_events(truth, event.first, event.last)
+    truth.visibility[:, event.toy] = 0.0
+    assert event not in told_events(truth, event.first, event.last)
+    assert event in truth.happening(event.first, event.last)
 
 
 def test_the_same_arguments_give_the_same_words(imagined):

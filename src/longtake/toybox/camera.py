@@ -13,6 +13,7 @@ still         does nothing                                   nothing
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import pi
 
 import numpy as np
@@ -105,6 +106,7 @@ def _within_limits(state: _State, style: CameraStyle, command: str, length: int,
     return round(seconds * fps)
 
 
+@lru_cache(maxsize=1024)
 def commands_of(program: tuple[Segment, ...]) -> tuple[str, ...]:
     """The command of each image."""
     return tuple(s.command for s in program for _ in range(s.images))

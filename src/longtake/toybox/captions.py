@@ -18,7 +18,16 @@ from longtake.toybox.physics import Event
 from longtake.toybox.scenes import Toy
 from longtake.toybox.truth import Truth
 
-__all__ = ["TOKENS", "VOCABULARY", "caption", "dominant_command", "tokens_of", "window_commands", "with_command"]
+__all__ = [
+    "TOKENS",
+    "VOCABULARY",
+    "caption",
+    "dominant_command",
+    "tokens_of",
+    "told_events",
+    "window_commands",
+    "with_command",
+]
 
 TOKENS = 38  # words and punctuation marks in a caption, at most
 CLEAR = 0.3  # share of a window that a command must fill to be named beside another
@@ -106,11 +115,16 @@ def window_commands(truth: Truth, first: int, last: int) -> tuple[str, ...]:
 
 def caption(truth: Truth, first: int, last: int, wording: int = 0) -> str:
     """The caption of the images `first` to `last`, both included; the same arguments give the same words."""
-    toys = truth.seen(first, last)
-    biggest_first = sorted(toys, key=lambda k: -float(truth.visibility[first : last + 1, k].mean()))
-    return _compose(
-        truth, window_commands(truth, first, last), biggest_first, truth.happening(first, last), wording, first
-    )
+    shown = truth.visibility[first : last + 1].mean(0).tolist()
+    biggest_first = sorted(truth.seen(first, last), key=lambda k: -shown[k])
+    events = told_events(truth, first, last)
+    return _compose(truth, window_commands(truth, first, last), biggest_first, events, wording, first)
+
+
+def told_events(truth: Truth, first: int, last: int) -> tuple[Event, ...]:
+    """The events of the images `first` to `last` that can be seen there."""
+    happening = truth.happening(first, last)
+    return tuple(e for e in happening if e.toy in truth.seen(max(first, e.first), min(last, e.last)))
 
 
 def with_command(truth: Truth, command: str, wording: int = 0, image: int = 0) -> str:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
 from types import TracebackType
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 
 from longtake.errors import InputError, NumericsError
-from longtake.toybox.camera import camera_path, draw_program
+from longtake.toybox.camera import Segment, camera_path, draw_program
 from longtake.toybox.difficulty import Difficulty, difficulty_named
-from longtake.toybox.physics import BadClipError, draw_events, simulate, steps_per_image
-from longtake.toybox.render import load_mujoco, open_context, render, tiles_for
-from longtake.toybox.scenes import draw_scene
+from longtake.toybox.physics import BadClipError, Motion, draw_events, simulate, steps_per_image
+from longtake.toybox.render import Tiles, load_mujoco, open_context, render, tiles_for
+from longtake.toybox.scenes import Scene, draw_scene
 from longtake.toybox.truth import Truth
 from longtake.toybox.world import textures_of, world_xml
 
-__all__ = ["Clip", "Studio", "render_clip"]
+__all__ = ["Clip", "Studio", "Take", "rehearse", "render_clip"]
 
 ATTEMPTS = 50
-SHADOW = 1024  # width of the map of shadows for images up to 128 pixels high; a finer one is slow and adds no detail
 CLOSEST = 0.75  # meters between the camera and the surface of a toy
 
 
@@ -36,12 +35,11 @@ class Clip:
 class Studio:
     """A place to render in: holds an OpenGL context. One at a time in a process.
 
-    >>> with Studio() as studio:                                  # doctest: +SKIP
-    ...     clip = studio.clip(seed=7, difficulty="kind")
+    with Studio() as studio:
+        clip = studio.clip(seed=7, difficulty="kind")
     """
 
     def __init__(self) -> None:
-        self._mujoco = load_mujoco()
         self._context = open_context()
 
     def __enter__(self) -> Studio:
@@ -65,46 +63,63 @@ class Studio:
         """
         world = difficulty_named(difficulty)
         _check(images, height, width, fps)
-        problems = []
         for attempt in range(ATTEMPTS):
             try:
-                return self._attempt(seed, attempt, world, images, height, width, fps)
-            except BadClipError as error:
-                problems.append(str(error))
-        raise NumericsError(f"seed {seed}: {ATTEMPTS} clips in a row were bad; the last: {problems[-1]}")
+                take = rehearse(seed, attempt, world, images, fps)
+            except BadClipError:
+                continue
+            return self._film(take, world, tiles_for(height, width, images))
+        raise NumericsError(f"seed {seed}: the first {ATTEMPTS} clips of the {world.name} world are all bad")
 
-    def _attempt(
-        self, seed: int, attempt: int, world: Difficulty, images: int, height: int, width: int, fps: int
-    ) -> Clip:
-        draw = np.random.default_rng((seed, attempt, crc32(world.name.encode())))
-        scene = draw_scene(draw, world)
-        program = draw_program(draw, world.camera, images, fps)
-        cameras = camera_path(draw, world.camera, program, fps)
-        events = draw_events(draw, world, scene, images, fps)
-        tiles = tiles_for(height, width, images)
-        shadow = SHADOW * min(4, ceil(height / 128))
-        xml = world_xml(scene, 1.0 / (fps * steps_per_image(fps)), tiles.buffer_width, tiles.buffer_height, shadow)
-        model = self._mujoco.MjModel.from_xml_string(xml)
-        motion = simulate(model, scene, events, images, fps, world.reach)
-        gaps = np.linalg.norm(motion.poses[:, :, :3] - cameras[:, None, :3], axis=-1) - [
-            1.4 * t.half for t in scene.toys
-        ]
-        if gaps.min() < CLOSEST:
-            raise BadClipError("a toy met the camera")
-        pixels, visibility = render(model, textures_of(scene), motion.poses, cameras, tiles)
+    def _film(self, take: Take, world: Difficulty, tiles: Tiles) -> Clip:
+        scene, motion = take.scene, take.motion
+        pixels, visibility = render(take.model, textures_of(scene), motion.poses, take.cameras, tiles)
         truth = Truth(
-            seed=seed,
-            attempt=attempt,
+            seed=take.seed,
+            attempt=take.attempt,
             difficulty=world.name,
-            fps=fps,
+            fps=take.fps,
             scene=scene,
-            program=program,
+            program=take.program,
             events=motion.events,
-            camera=cameras.astype(np.float32),
+            camera=take.cameras.astype(np.float32),
             poses=motion.poses.astype(np.float32),
             visibility=visibility,
         )
         return Clip(pixels, truth)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Take:
+    """All of a clip but its pixels."""
+
+    seed: int
+    attempt: int
+    fps: int
+    scene: Scene
+    program: tuple[Segment, ...]
+    cameras: np.ndarray  # "T 6"
+    model: Any  # mujoco.MjModel
+    motion: Motion
+
+
+def rehearse(seed: int, attempt: int, world: Difficulty, images: int, fps: int) -> Take:
+    """Draws a scene, a camera program and events from a sub-seed, and simulates what follows.
+
+    Raises:
+        BadClipError: something went wrong that nobody should see.
+    """
+    draw = np.random.default_rng((seed, attempt, crc32(world.name.encode())))
+    scene = draw_scene(draw, world)
+    program = draw_program(draw, world.camera, images, fps)
+    cameras = camera_path(draw, world.camera, program, fps)
+    events = draw_events(draw, world, scene, images, fps)
+    model = load_mujoco().MjModel.from_xml_string(world_xml(scene, 1.0 / (fps * steps_per_image(fps))))
+    motion = simulate(model, scene, events, images, fps, world.reach)
+    gaps = np.linalg.norm(motion.poses[:, :, :3] - cameras[:, None, :3], axis=-1) - [1.4 * t.half for t in scene.toys]
+    if gaps.min() < CLOSEST:
+        raise BadClipError("a toy met the camera")
+    return Take(seed, attempt, fps, scene, program, cameras, model, motion)
 
 
 def _check(images: int, height: int, width: int, fps: int) -> None:

@@ -18,8 +18,9 @@ __all__ = ["EVENTS", "BadClipError", "Event", "Motion", "draw_events", "simulate
 
 EVENTS = ("push", "drop", "spin", "throw")
 DROP_HEIGHT = 3.0
-SLIDING = 1.8  # what slides is pushed that much harder than what rolls
-SETTLE = 1.2  # seconds before the first image
+SLIDING = 2.0  # what slides is pushed that much harder than what rolls
+SPIN = 1.6  # seconds for which a toy is turned
+SETTLE = 2.5  # seconds before the first image
 FASTEST = 14.0  # meters a second; nothing in these worlds is faster, so it exploded
 DRAG = 0.3  # 1/s: how fast motion dies without friction
 RATE = 120  # physics steps a second, at least
@@ -72,7 +73,9 @@ def draw_events(
         kind, first = choice(draw, kinds), round(begin * fps)
         strength = uniform(draw, difficulty.push_speed)
         if kind == "spin":
-            strength = float(draw.uniform(9.0, 13.0))
+            strength = float(
+                draw.uniform(3.5, 4.5)
+            )  # a box that turned 90 degrees between two images would not seem to
         elif kind == "throw" or scene.toys[toy].shape != "ball":
             strength *= SLIDING
         events.append(Event(kind, int(toy), first, first, float(draw.uniform(0, 2 * pi)), strength))
@@ -113,7 +116,8 @@ def simulate(model: Any, scene: Scene, events: Sequence[Event], images: int, fps
         poses[image] = data.qpos.reshape(-1, 7)
         velocity = data.qvel.reshape(-1, 6)
         speeds[image] = np.abs(velocity[:, :3]).max(1) + 0.3 * np.abs(velocity[:, 3:]).max(1)
-        for _ in range(steps):
+        for step in range(steps):
+            _turn(data, events, (image + step / steps) / fps, fps)
             mujoco.mj_step(model, data)
     _check(data, poses, speeds, reach)
     return Motion(poses, tuple(_ended(e, speeds) for e in events))
@@ -121,18 +125,29 @@ def simulate(model: Any, scene: Scene, events: Sequence[Event], images: int, fps
 
 def _hold(data: Any, waiting: set[int]) -> None:
     for toy in waiting:
-        data.qpos[7 * toy : 7 * toy + 3] = (3.0 * toy, 0.0, AWAY)
+        data.qpos[7 * toy : 7 * toy + 3] = (0.0, 0.0, AWAY + 3.0 * toy)  # beside it is the inside of a wall
         data.qvel[6 * toy : 6 * toy + 6] = 0.0
+
+
+def _turn(data: Any, events: Sequence[Event], seconds: float, fps: int) -> None:
+    """Holds spinning toys at their speed: a kick would die within half a second."""
+    for event in events:
+        share = (seconds - event.first / fps) / SPIN
+        if event.kind == "spin" and 0.0 < share < 1.0:
+            speed = event.strength * sin(pi * share) ** 0.5 * (1 if event.angle < pi else -1)
+            upward = data.xmat[event.toy + 1].reshape(3, 3)[2]  # in the toy's own axes, as MuJoCo has angular speeds
+            data.qvel[6 * event.toy + 3 : 6 * event.toy + 6] = speed * upward
 
 
 def _begin(data: Any, scene: Scene, event: Event) -> None:
     place, speed = 7 * event.toy, 6 * event.toy
     toy = scene.toys[event.toy]
-    x, y, z = data.qpos[place : place + 3]
+    x, y = data.qpos[place : place + 2]
     match event.kind:
         case "drop":
             data.qpos[place : place + 3] = (toy.x, toy.y, DROP_HEIGHT)
             data.qpos[place + 3 : place + 7] = (cos(toy.yaw / 2), 0.0, 0.0, sin(toy.yaw / 2))
+            data.qvel[speed : speed + 6] = 0.0
         case "push" | "throw":
             # Toward the middle, give or take a right angle: what is pushed outward leaves the picture.
             inward = np.arctan2(-y, -x) if x * x + y * y > 0.04 else event.angle
@@ -140,8 +155,7 @@ def _begin(data: Any, scene: Scene, event: Event) -> None:
             up = 0.0 if event.kind == "push" else 2.6
             data.qvel[speed : speed + 3] = (event.strength * cos(way), event.strength * sin(way), up)
         case _:
-            data.qpos[place + 2] = z + 0.005
-            data.qvel[speed + 5] = event.strength if event.angle < pi else -event.strength
+            pass  # a spin goes on for a while, see `_turn`
 
 
 def _check(data: Any, poses: np.ndarray, speeds: np.ndarray, reach: float) -> None:

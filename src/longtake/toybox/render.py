@@ -20,6 +20,7 @@ __all__ = ["Tiles", "load_mujoco", "open_context", "render", "tiles_for"]
 
 NO_OPENGL = "MuJoCo found no OpenGL to draw with; on Debian: apt-get install libegl1 libgl1-mesa-dri"
 BUFFER = 2048  # pixels: the buffer is about this wide and high
+SHADOW = 1024  # width of the map of shadows, for images up to 128 pixels high; a finer one is slow and adds no detail
 FINER = 2  # images are drawn this much larger: multisampling leaves the edges of shadows and stripes jagged
 
 
@@ -96,6 +97,8 @@ def render(
     """
     mujoco = load_mujoco()
     _fill_textures(mujoco, model, textures)
+    model.vis.global_.offwidth, model.vis.global_.offheight = tiles.buffer_width, tiles.buffer_height
+    model.vis.quality.shadowsize = SHADOW * min(4, ceil(tiles.height / FINER / 128))
     data, camera, option, perturb = mujoco.MjData(model), mujoco.MjvCamera(), mujoco.MjvOption(), mujoco.MjvPerturb()
     option.geomgroup[:] = 0
     option.geomgroup[0] = 1

@@ -13,10 +13,11 @@ from longtake.toybox import shapes
 from longtake.toybox.scenes import FLOOR_COLORS, SKIES, TOY_COLORS, Color, Room, Scene, Toy, Wall
 from longtake.toybox.shapes import Mesh
 
-__all__ = ["AWAY", "textures_of", "world_xml"]
+__all__ = ["AWAY", "resting_height", "textures_of", "world_xml"]
 
 AWAY = 400.0  # meters above the floor, behind the far clip plane: where toys wait until they are dropped
 FAR = 40.0
+GRAY: Color = (0.58, 0.58, 0.60)  # the second color of white toys
 WALL_TEXELS = (128, 512)
 
 
@@ -180,8 +181,8 @@ def _light(room: Room) -> str:
     )
 
 
-def world_xml(scene: Scene, timestep: float, width: int, height: int, shadow: int) -> str:
-    """The scene as MJCF: `width` and `height` of the offscreen buffer, `shadow` the size of the map of shadows."""
+def world_xml(scene: Scene, timestep: float) -> str:
+    """The scene as MJCF."""
     room = scene.room
     horizon, overhead = SKIES[room.sky]
     meshes = [_mesh_xml(f"toy{k}", mesh) for k, toy in enumerate(scene.toys) if (mesh := toy_mesh(toy)) is not None]
@@ -227,8 +228,7 @@ def world_xml(scene: Scene, timestep: float, width: int, height: int, shadow: in
   <option timestep="{timestep:.8f}" integrator="implicitfast" cone="elliptic" impratio="5"/>
   <statistic center="0 0 0.5" extent="1" meansize="0.3"/>
   <visual>
-    <global offwidth="{width}" offheight="{height}"/>
-    <quality shadowsize="{shadow}" offsamples="8" numslices="40" numstacks="24"/>
+    <quality offsamples="8" numslices="40" numstacks="24"/>
     <headlight ambient="0.57 0.58 0.6" diffuse="0.16 0.16 0.16" specular="0 0 0"/>
     <map znear="0.05" zfar="{FAR}" shadowclip="8" shadowscale="1"/>
   </visual>
@@ -272,5 +272,5 @@ def textures_of(scene: Scene) -> dict[str, np.ndarray]:
     for k, toy in enumerate(scene.toys):
         if toy.texture != "plain":
             color = TOY_COLORS[toy.color]
-            found[f"toy{k}"] = _toy_pixels(toy.texture, color, _lighter(color, 0.65))
+            found[f"toy{k}"] = _toy_pixels(toy.texture, color, _lighter(color, 0.65) if min(color) < 0.8 else GRAY)
     return found
