@@ -123,6 +123,11 @@ def test_a_toy_that_leaves_the_arena_makes_a_clip_bad(studio, clip):
         simulate(model, scene, [kick], 24, 12, reach=1.0)
 
 
+def test_a_negative_seed_is_refused():
+    with pytest.raises(InputError, match="not -1"):
+        Studio.clip(None, -1)  # pyright: ignore - no context is needed to say no
+
+
 @pytest.mark.parametrize(("height", "width"), [(97, 160), (8, 160), (96, 4096)])
 def test_a_size_that_cannot_be_is_refused(height, width):
     with pytest.raises(InputError, match="even, from 16 to 1024"):

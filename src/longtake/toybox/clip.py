@@ -62,7 +62,7 @@ class Studio:
             NumericsError: no sub-seed gives a good clip.
         """
         world = difficulty_named(difficulty)
-        _check(images, height, width, fps)
+        _check(seed, images, height, width, fps)
         for attempt in range(ATTEMPTS):
             try:
                 take = rehearse(seed, attempt, world, images, fps)
@@ -122,7 +122,9 @@ def rehearse(seed: int, attempt: int, world: Difficulty, images: int, fps: int) 
     return Take(seed, attempt, fps, scene, program, cameras, model, motion)
 
 
-def _check(images: int, height: int, width: int, fps: int) -> None:
+def _check(seed: int, images: int, height: int, width: int, fps: int) -> None:
+    if seed < 0:
+        raise InputError(f"a seed is a whole number from 0 on, not {seed}")
     if images < 1 or fps < 1:
         raise InputError(f"a clip needs at least one image and one image a second, not {images} at {fps}")
     if height < 16 or width < 16 or height % 2 or width % 2 or max(height, width) > 1024:
