@@ -1,12 +1,14 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longtake.errors import PlanError
 from longtake.plan import INVERTED, ORDERS, VANILLA, Look, default_order, make_plan, sections_for
 from longtake.schedule import Kernel, parse
+
+untimed = settings(deadline=None)  # a test asserts no wall-clock time
 
 K1, K2, K4 = Kernel(1, 2, 2), Kernel(2, 4, 4), Kernel(4, 8, 8)
 
@@ -42,6 +44,7 @@ def planned(schedule, n, order, gaps="clamped", missing="absent"):
     return make_plan(schedule, 1 + schedule.generated * n, order, gaps, missing)
 
 
+@untimed
 @given(plans())
 def test_every_frame_is_made_once(drawn):
     plan = planned(*drawn)
@@ -52,6 +55,7 @@ def test_every_frame_is_made_once(drawn):
     assert all(b == a + 1 for section in plan.sections for a, b in pairwise(section.frames))
 
 
+@untimed
 @given(plans(missing=["absent"]))
 def test_a_section_looks_only_at_frames_that_are_known(drawn):
     known = {0}
@@ -62,6 +66,7 @@ def test_a_section_looks_only_at_frames_that_are_known(drawn):
         known.update(section.frames)
 
 
+@untimed
 @given(plans(missing=["zeros"]))
 def test_zeros_stand_only_for_frames_outside_the_video(drawn):
     plan, known = planned(*drawn), {0}
@@ -71,6 +76,7 @@ def test_zeros_stand_only_for_frames_outside_the_video(drawn):
         known.update(section.frames)
 
 
+@untimed
 @given(plans(missing=["zeros"]))
 def test_with_zeros_the_spans_are_always_full(drawn):
     plan = planned(*drawn)
@@ -80,6 +86,7 @@ def test_with_zeros_the_spans_are_always_full(drawn):
         assert [(len(look.frames), look.kernel) for look in near] == [(span.frames, span.kernel) for span in spans]
 
 
+@untimed
 @given(plans())
 def test_zeros_add_nothing_but_zeros(drawn):
     schedule, n, order, gaps, _ = drawn
@@ -98,6 +105,7 @@ def test_zeros_add_nothing_but_zeros(drawn):
         ]
 
 
+@untimed
 @given(plans(gaps=["true"]))
 def test_true_positions_are_frame_numbers(drawn):
     for section in planned(*drawn).sections:
@@ -105,6 +113,7 @@ def test_true_positions_are_frame_numbers(drawn):
         assert all(look.positions == look.frames for look in section.sees)
 
 
+@untimed
 @given(plans(gaps=["clamped"]))
 def test_clamped_positions_keep_the_distances_around_the_made_frames(drawn):
     plan = planned(*drawn)
@@ -118,6 +127,7 @@ def test_clamped_positions_keep_the_distances_around_the_made_frames(drawn):
             assert look.tail or at_its_number or look.positions == tuple(f + shift for f in look.frames)
 
 
+@untimed
 @given(plans())
 def test_what_is_seen_is_in_time_order(drawn):
     plan = planned(*drawn)
@@ -130,6 +140,7 @@ def test_what_is_seen_is_in_time_order(drawn):
             assert [look.positions[0] for look in looks] == sorted(look.positions[0] for look in looks)
 
 
+@untimed
 @given(plans(gaps=["clamped"]))
 def test_clamped_positions_do_not_grow_with_the_video(drawn):
     plan = planned(*drawn)
@@ -141,6 +152,7 @@ def test_clamped_positions_do_not_grow_with_the_video(drawn):
         assert max(positions) <= window + 4 * schedule.generated
 
 
+@untimed
 @given(plans())
 def test_context_is_bounded_by_that_of_a_full_history(drawn):
     plan = planned(*drawn)
@@ -153,6 +165,7 @@ def test_context_is_bounded_by_that_of_a_full_history(drawn):
         assert tail <= (1 if "tc" in kept else plan.frames if "ta" in kept else 0)
 
 
+@untimed
 @given(plans(gaps=["true"]), st.integers(1, 5))
 def test_sections_of_one_kind_see_the_same_in_a_longer_video(drawn, more):
     schedule, n, order, *rest = drawn
@@ -336,6 +349,7 @@ def test_lengths_are_those_of_the_released_program(seconds, n, images):
     assert 4 * 9 * n + 1 == images
 
 
+@untimed
 @given(st.floats(0.01, 600), st.floats(1, 60), st.integers(1, 33), st.integers(1, 8))
 def test_a_length_is_missed_by_half_a_section_at_most(seconds, fps, generated, ratio):
     a_section = ratio * generated / fps

@@ -1,6 +1,8 @@
 """In which order a video is made: sections, what each sees, and where RoPE puts it."""
 
+from longtake.plan.draw import Format, draw_plan, draw_schedule
 from longtake.plan.orders import INVERTED, ORDERS, VANILLA, default_order, make_plan, sections_for
+from longtake.plan.picture import draw_svg
 from longtake.plan.positions import Gaps
 from longtake.plan.section import Look, Plan, Section
 
@@ -8,11 +10,15 @@ __all__ = [
     "INVERTED",
     "ORDERS",
     "VANILLA",
+    "Format",
     "Gaps",
     "Look",
     "Plan",
     "Section",
     "default_order",
+    "draw_plan",
+    "draw_schedule",
+    "draw_svg",
     "make_plan",
     "sections_for",
 ]
