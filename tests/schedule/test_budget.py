@@ -1,20 +1,24 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longtake.errors import ScheduleError
 from longtake.schedule import closed_form, duplications, limit, parse, rate_of, schedule_of
 
+untimed = settings(deadline=None)  # a test asserts no wall-clock time
+
 ratios = st.fractions(Fraction(9, 8), 8, max_denominator=16)
 
 
+@untimed
 @given(st.integers(1, 40), st.integers(0, 40), ratios)
 def test_the_closed_form_is_the_sum_of_its_terms(made, history, ratio):
     assert closed_form(made, history, ratio) == made + sum((ratio**-i for i in range(history)), Fraction(0))
 
 
+@untimed
 @given(st.integers(1, 40), st.integers(0, 60), ratios)
 def test_context_stays_below_its_limit_and_tends_to_it(made, history, ratio):
     rest = limit(made, ratio) - closed_form(made, history, ratio)
@@ -52,6 +56,7 @@ def test_the_example_of_the_paper_duplicates_a_half_and_an_eighth():
 rates = st.integers(1, 6 * 2**12).map(lambda n: Fraction(n, 2**12))
 
 
+@untimed
 @given(rates)
 def test_a_rate_becomes_a_schedule_and_back(rate):
     schedule = schedule_of(rate)
@@ -59,6 +64,7 @@ def test_a_rate_becomes_a_schedule_and_back(rate):
     assert parse(str(schedule)) == schedule
 
 
+@untimed
 @given(rates.filter(lambda rate: rate >= 2))
 def test_from_two_on_no_level_is_missing_and_older_is_coarser(rate):
     spans = schedule_of(rate).left.near
@@ -66,11 +72,13 @@ def test_from_two_on_no_level_is_missing_and_older_is_coarser(rate):
     assert volumes == [4 * 2**n for n in reversed(range(len(spans)))]
 
 
+@untimed
 @given(rates.filter(lambda rate: rate >= 2))
 def test_duplications_are_what_lies_above_two(rate):
     assert sum(Fraction(1, 2**n) for n in duplications(rate)) == rate - 2
 
 
+@untimed
 @given(st.integers(1, 12))
 def test_a_plain_series_is_the_closed_form(history):
     rate = closed_form(9, history) - 9

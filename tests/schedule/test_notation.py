@@ -1,9 +1,11 @@
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from longtake.errors import ScheduleError
 from longtake.schedule import Kernel, Schedule, Side, Span, parse
+
+untimed = settings(deadline=None)  # a test asserts no wall-clock time
 
 numbers = st.integers(1, 999_999)
 kernels = st.one_of(st.integers(1, 499_999).map(lambda n: (n, 2 * n, 2 * n)), st.tuples(numbers, numbers, numbers))
@@ -19,6 +21,7 @@ def a_side(near, far, tail):
     return Side(*(tuple(Span(n, Kernel(*sizes)) for n, sizes in spans) for spans in (near, far)), tail)
 
 
+@untimed
 @given(sides, numbers, sides, st.booleans())
 def test_a_name_is_its_data(left, made, right, discrete):
     schedule = Schedule(a_side(*left), made, a_side(*right), discrete)
@@ -154,6 +157,7 @@ def test_an_error_points_at_the_character(name, at, expected):
 alphabet = st.text(st.sampled_from("fkghwxtdac+D_0123456789 \n\u00e9"), max_size=30)
 
 
+@untimed
 @given(alphabet | st.text(max_size=20))
 @example("f1k1\n_g9")
 @example("f" + "9" * 5000 + "k1_g9")

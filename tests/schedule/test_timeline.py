@@ -1,8 +1,10 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longtake.schedule import Kernel, Span, parse
+
+untimed = settings(deadline=None)  # a test asserts no wall-clock time
 
 BUCKETS = {  # height and width in pixels: tokens of a frame, of k2 over 2 frames, of k4 over 4 frames (released models)
     (416, 960): (1560, 390, 105),
@@ -39,6 +41,7 @@ def test_context_tokens_are_those_of_the_paper(size, history, anchored, all_toke
     assert past.context_tokens(*grid) + past.section_tokens(*grid) == all_tokens
 
 
+@untimed
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(1, 16))
 def test_padding_adds_less_than_a_kernel_on_each_side(frames, height, width, n):
     kernel = Kernel(n, 2 * n, 2 * n)
