@@ -1,0 +1,175 @@
+import json
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+import tyro
+
+from longtake.cli.show import Options, run
+from longtake.errors import InputError, ModelError, OutputError, PlanError, ScheduleError
+from longtake.plan import INVERTED, VANILLA
+
+
+def show(*arguments):
+    return run(tyro.cli(Options, args=list(arguments)))
+
+
+def table(capsys, *arguments):
+    assert show(*arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_table_has_the_published_layout(capsys):
+    shown = table(capsys, "f1k1_x_f16k4f2k2f1k1_g9", "--seconds", "3")
+    assert list(shown) == ["schedule", "context_tokens", "section_tokens", "sections"]
+    assert (shown["schedule"], shown["context_tokens"], shown["section_tokens"]) == (
+        "f1k1_x_f16k4f2k2f1k1_g9",
+        3926,
+        14040,
+    )
+    assert len(shown["sections"]) == 2
+    assert shown["sections"][1] == {
+        "index": 1,
+        "frames": list(range(10, 19)),
+        "positions": list(range(20, 29)),
+        "sees": [
+            {"frames": [0], "kernel": [1, 2, 2], "positions": [0], "tokens": 1560},
+            {"frames": list(range(7)), "kernel": [4, 8, 8], "positions": list(range(10, 17)), "tokens": 208},
+            {"frames": [7, 8], "kernel": [2, 4, 4], "positions": [17, 18], "tokens": 390},
+            {"frames": [9], "kernel": [1, 2, 2], "positions": [19], "tokens": 1560},
+        ],
+    }
+
+
+def test_five_seconds_at_thirty_images_are_planned_by_default(capsys):
+    assert len(table(capsys, VANILLA)["sections"]) == 4
+    assert len(table(capsys, VANILLA, "--seconds", "5", "--fps", "16")["sections"]) == 2
+
+
+def test_the_order_follows_from_the_schedule(capsys):
+    assert [s["frames"][0] for s in table(capsys, VANILLA)["sections"]] == [1, 10, 19, 28]
+    assert [s["frames"][0] for s in table(capsys, INVERTED)["sections"]] == [28, 19, 10, 1]
+
+
+def test_gaps_are_clamped_or_true(capsys):
+    first = [table(capsys, INVERTED, "--seconds", "30", *gaps)["sections"][0] for gaps in ([], ["--gaps", "true"])]
+    assert [section["positions"][0] for section in first] == [28, 217]
+
+
+def test_sizes_are_pixels(capsys):
+    shown = table(capsys, VANILLA, "--height", "608", "--width", "640")
+    assert (shown["context_tokens"], shown["section_tokens"]) == (3820, 13680)
+
+
+@pytest.mark.parametrize(("tail", "kernel", "tokens"), [("ta", [1, 32, 32], 17 * 8), ("tc", [17, 60, 104], 1)])
+def test_a_tail_says_what_becomes_a_token(capsys, tail, kernel, tokens):
+    look = table(capsys, f"{tail}_f2k1_g9", "--seconds", "4")["sections"][2]["sees"][0]
+    assert (look["kernel"], look["tokens"]) == (kernel, tokens)
+    assert look["frames"] == list(range(17))
+
+
+def test_the_drawing_has_schedule_and_plan(capsys):
+    assert show(VANILLA) == 0
+    drawn = capsys.readouterr().out
+    assert "context 3926 of 17966 tokens" in drawn
+    assert "order vanilla: 4 sections, 37 frames, 145 images, 4.83 s at 30 images/s" in drawn
+
+
+def test_the_drawing_fits_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "90")
+    show(VANILLA, "--seconds", "60")
+    assert max(len(line) for line in capsys.readouterr().out.splitlines()[11:]) <= 90
+
+
+def test_a_drawing_is_written_as_svg(capsys, tmp_path):
+    path = tmp_path / "plan.svg"
+    assert show(VANILLA, "--output", str(path), "--json") == 0
+    said = capsys.readouterr()
+    assert ElementTree.parse(path).getroot().tag.endswith("svg")
+    assert said.err == f"wrote {path}\n"
+    assert json.loads(said.out)["schedule"] == VANILLA
+    assert [p.name for p in tmp_path.iterdir()] == ["plan.svg"]
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(OutputError, match=r"ends in \.svg"):
+        show(VANILLA, "--output", str(tmp_path / "plan.png"))
+
+
+def test_a_drawing_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(OutputError, match="cannot be written"):
+        show(VANILLA, "--output", str(tmp_path / "missing" / "plan.svg"))
+    (tmp_path / "folder.svg").mkdir()
+    with pytest.raises(OutputError, match="cannot be written"):
+        show(VANILLA, "--output", str(tmp_path / "folder.svg"))
+    assert [p.name for p in tmp_path.iterdir()] == ["folder.svg"]
+
+
+ENDPOINT = "td_f16k4f4k2f1k1_g9_x_f1k1"
+
+
+def test_a_schedule_without_an_order_is_drawn_alone(capsys):
+    assert show(ENDPOINT) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(ENDPOINT)
+    assert "order vanilla" not in said.out
+    assert said.err.startswith("no plan: no order can serve the schedule")
+    assert table(capsys, ENDPOINT)["sections"] == []
+
+
+@pytest.mark.parametrize("asked", [["--seconds", "5"], ["--order", "vanilla"]])
+def test_a_plan_that_was_asked_for_and_cannot_be_is_an_error(asked):
+    with pytest.raises(PlanError, match=r"can serve|cannot serve"):
+        show(ENDPOINT, *asked)
+
+
+def test_a_name_that_cannot_be_read_is_an_error():
+    with pytest.raises(ScheduleError, match=r"\^ expected"):
+        show("f16k4_q2_g9")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--height", "481"], r"a height of 481 is off the grid of 16 pixels; try 480 or 496"),
+        (["--width", "8"], r"a width of 8 is off the grid of 16 pixels; try 16 or 32"),
+        (["--width", "0"], r"a width of 0 .* try 16 or 32"),
+        (["--height", "-480"], r"a height of -480 .* try 16 or 32"),
+        (["--seconds", "0"], "a video of 0 s: expected more than 0"),
+        (["--seconds", "nan"], "a video of nan s"),
+        (["--seconds", "inf"], "at most 86400"),
+        (["--fps", "0"], "0 images a second: expected a number above 0"),
+        (["--fps", "inf"], "inf images a second"),
+        (["--fps", "nan"], "nan images a second"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused(arguments, says):
+    with pytest.raises(InputError, match=says):
+        show(VANILLA, *arguments)
+
+
+def test_a_model_brings_its_sizes(capsys, tiny_backbone_folder):
+    # 12 images/s, 32 x 48: 6 tokens a frame, and 5 s are 2 sections rather than 4.
+    shown = table(capsys, VANILLA, "--model", str(tiny_backbone_folder))
+    assert shown["section_tokens"] == 9 * 6
+    assert len(shown["sections"]) == 2
+    larger = table(capsys, VANILLA, "--model", str(tiny_backbone_folder), "--height", "64", "--fps", "24")
+    assert larger["section_tokens"] == 9 * 12
+    assert len(larger["sections"]) == 3
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="not a whole model folder"):
+        show(VANILLA, "--model", str(tmp_path))
+
+
+def test_showing_loads_no_torch():
+    code = f"""
+import sys
+from longtake.cli.show import Options, run
+run(Options({VANILLA!r}))
+assert not {{"torch", "numpy", "diffusers"}} & set(sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
