@@ -1,4 +1,4 @@
-"""Files to pictures and back: images, video segments, a video that grows by appending, metadata."""
+"""Files to pictures and back: images, video segments, a video that grows by appending, metadata, whole files."""
 
 from longtake.media.images import fit, load_image, save_image
 from longtake.media.video import (
@@ -10,6 +10,7 @@ from longtake.media.video import (
     write_segment,
     write_video,
 )
+from longtake.media.whole import whole
 
 __all__ = [
     "Segment",
@@ -20,6 +21,7 @@ __all__ = [
     "read_comment",
     "read_video",
     "save_image",
+    "whole",
     "write_segment",
     "write_video",
 ]

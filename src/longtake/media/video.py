@@ -1,11 +1,12 @@
 """H.264 in MP4: every image is encoded once, a video grows by appending, files are joined by copying packets.
 
-A segment is a fragmented MP4 of its own. The growing video is the bytes of the first segment, and then the fragments of the
-others, told when they begin.
+A segment is a fragmented MP4 of its own. The growing video is the bytes of the first segment, and then the fragments of
+the others, told when they begin.
 """
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from pathlib import Path
 import av
 import av.error
 import numpy as np
+from av.video.stream import VideoStream
 from PIL import Image
 
 from longtake.errors import InputError, OutputError
+from longtake.media.whole import whole
 
 __all__ = ["Segment", "append_segment", "join_segments", "read_comment", "read_video", "write_segment", "write_video"]
 
@@ -47,28 +50,23 @@ def write_segment(images: np.ndarray, path: Path, first: int, fps: float, crf: i
     Raises:
         OutputError: the disk is full or the folder cannot be written.
     """
-    unfinished = path.with_name(path.name + ".unfinished")
     rate = _rate(fps)
     height, width = images.shape[1] * scale, images.shape[2] * scale
-    try:
-        with av.open(str(unfinished), "w", format="mp4", options={"movflags": FRAGMENTS}) as container:
-            stream = container.add_stream("libx264", rate=rate)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.time_base = stream.codec_context.time_base = 1 / rate
-            stream.options = {"crf": str(crf), "preset": "medium", "bf": "0", "g": str(len(images)), "threads": "1"}
-            for i, image in enumerate(images):
-                if scale > 1:
-                    image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                frame.pts, frame.time_base = i, 1 / rate
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-        with open(unfinished, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except (OSError, av.error.FFmpegError) as error:
-        unfinished.unlink(missing_ok=True)
-        raise OutputError(f"{path}: the segment could not be written ({error})") from error
+    encoded = io.BytesIO()  # a file of FFmpeg's own could end early without an error when the disk is full
+    with av.open(encoded, "w", format="mp4", options={"movflags": FRAGMENTS}) as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = 1 / rate
+        stream.options = {"crf": str(crf), "preset": "medium", "bf": "0", "g": str(len(images)), "threads": "1"}
+        for i, image in enumerate(images):
+            if scale > 1:
+                image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame.pts, frame.time_base = i, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with whole(path) as unfinished:
+        unfinished.write_bytes(encoded.getbuffer())
     return Segment(path, first, len(images))
 
 
@@ -91,25 +89,39 @@ def _begun_at(fragment: bytes, ticks: int) -> bytes:
     return fragment[: at + 4] + begin.to_bytes(size, "big") + fragment[at + 4 + size :]
 
 
-def append_segment(video: Path, segment: Segment) -> None:
-    """Adds a segment to the end of a growing video, which it begins if there is none.
+def _ticks(stream: VideoStream, images: int) -> int:
+    """How long that many images last, in the stream's unit of time."""
+    assert stream.average_rate is not None
+    assert stream.time_base is not None
+    return round(images / stream.average_rate / stream.time_base)
 
-    Raises:
-        OutputError: the disk is full or the file cannot be written; the segment itself is safe.
-    """
-    skipped = TRAILERS if not video.exists() else (*HEADERS, *TRAILERS)
+
+def _fragments(segment: Segment, begins: bool) -> bytes:
+    """What a segment adds to a growing video, which it begins or goes on with."""
+    skipped = TRAILERS if begins else (*HEADERS, *TRAILERS)
     with av.open(str(segment.path)) as source:
-        stream = source.streams.video[0]
-        ticks = round(segment.first / stream.average_rate / stream.time_base)
-    fragments = b"".join(
+        ticks = _ticks(source.streams.video[0], segment.first)
+    return b"".join(
         _begun_at(box, ticks) if kind == b"moof" else box
         for kind, box in _boxes(segment.path.read_bytes())
         if kind not in skipped
     )
+
+
+def append_segment(video: Path, segment: Segment) -> None:
+    """Adds a segment to the end of a growing video, which it begins if there is none.
+
+    Raises:
+        OutputError: the disk is full or the file cannot be written; segment and video are as they were.
+    """
+    size = video.stat().st_size if video.exists() else 0
+    fragments = _fragments(segment, begins=not size)
     try:
         with open(video, "ab") as file:
             file.write(fragments)
     except OSError as error:
+        if video.exists():
+            os.truncate(video, size)
         raise OutputError(f"{video}: cannot be appended to ({error.strerror})") from error
 
 
@@ -119,11 +131,9 @@ def join_segments(segments: Sequence[Segment], path: Path) -> None:
     Raises:
         OutputError: the disk is full or the file cannot be written.
     """
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.unlink(missing_ok=True)
-    for segment in segments:
-        append_segment(unfinished, segment)
-    os.replace(unfinished, path)
+    with whole(path) as unfinished, open(unfinished, "wb") as file:
+        for i, segment in enumerate(segments):
+            file.write(_fragments(segment, begins=i == 0))
 
 
 def write_video(segments: Sequence[Segment], path: Path, comment: str) -> None:
@@ -132,23 +142,20 @@ def write_video(segments: Sequence[Segment], path: Path, comment: str) -> None:
     Raises:
         OutputError: the disk is full or the file cannot be written; the segments are untouched.
     """
-    unfinished = path.with_name(path.name + ".unfinished")
-    try:
-        with av.open(str(unfinished), "w", format="mp4", options={"movflags": "faststart"}) as output:
-            output.metadata["comment"] = comment
-            stream = None
-            for segment in segments:
-                with av.open(str(segment.path)) as source:
-                    found = source.streams.video[0]
-                    stream = stream or output.add_stream_from_template(found)
-                    for i, packet in enumerate(p for p in source.demux(found) if p.size):
-                        packet.pts = packet.dts = round((segment.first + i) / found.average_rate / found.time_base)
-                        packet.stream = stream
-                        output.mux(packet)
-        os.replace(unfinished, path)
-    except (OSError, av.error.FFmpegError) as error:
-        unfinished.unlink(missing_ok=True)
-        raise OutputError(f"{path}: the video could not be written ({error}); its sections are safe") from error
+    with (
+        whole(path, "could not be written; its sections are safe") as unfinished,
+        av.open(str(unfinished), "w", format="mp4", options={"movflags": "faststart"}) as output,
+    ):
+        output.metadata["comment"] = comment
+        stream = None
+        for segment in segments:
+            with av.open(str(segment.path)) as source:
+                found = source.streams.video[0]
+                stream = stream or output.add_stream_from_template(found)
+                for i, packet in enumerate(p for p in source.demux(found) if p.size):
+                    packet.pts = packet.dts = _ticks(found, segment.first + i)
+                    packet.stream = stream
+                    output.mux(packet)
 
 
 def read_comment(path: Path) -> str:
@@ -177,5 +184,5 @@ def read_video(path: Path) -> np.ndarray:
             return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such video") from None
-    except (OSError, av.error.FFmpegError, ValueError) as error:
+    except (OSError, av.error.FFmpegError, ValueError, IndexError) as error:  # the last two: it has no images
         raise InputError(f"{path}: not a video that can be read ({error})") from error
