@@ -133,6 +133,18 @@ def test_links_between_the_pages_lead_somewhere():
     assert not broken
 
 
+def test_files_that_the_pages_name_exist():
+    roots = [ROOT, ROOT / "src" / "longtake"]
+    tops = {"src", "tests", "benchmarks", "examples", *(package.partition(".")[2] for package in PACKAGES)}
+    missing = [
+        f"{page.relative_to(ROOT)}: {name}"
+        for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+        for name in re.findall(r"`(\w+/[\w./-]*)`", page.read_text())
+        if name.partition("/")[0] in tops and not any((root / name).exists() for root in roots)
+    ]
+    assert not missing
+
+
 def test_the_tree_speaks_of_no_machine_of_its_authors():
     # Assembled here, so that this file does not hold them.
     private = ["/" + "work/", "file:" + "///", "/" + "opt/", "/" + "root/"]
