@@ -2,7 +2,7 @@
 
 from longtake.backbones.backbone import Backbone
 from longtake.backbones.codec import Codec, Stream
-from longtake.backbones.loading import load_backbone, load_codec, load_settings
+from longtake.backbones.loading import Outline, inspect_model, load_backbone, load_codec, load_settings
 from longtake.backbones.prompts import PromptEncoder, PromptReport
 from longtake.backbones.registry import MODELS, find_model
 from longtake.backbones.settings import BackboneSettings
@@ -12,10 +12,12 @@ __all__ = [
     "Backbone",
     "BackboneSettings",
     "Codec",
+    "Outline",
     "PromptEncoder",
     "PromptReport",
     "Stream",
     "find_model",
+    "inspect_model",
     "load_backbone",
     "load_codec",
     "load_settings",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +18,8 @@ __all__ = ["Options", "run"]
 class Options:
     """Makes a video from a start image and a prompt.
 
-    What is left out is the model's own choice. Every finished section is kept in the run folder: `longtake resume` goes on.
+    What is left out is the model's own choice. Every finished section is kept in the run folder, and
+    `longtake resume` goes on from there.
     """
 
     image: Path | None = None
@@ -89,7 +89,7 @@ def make_video(data: dict[str, Any], output: Path, folder: Path | None, dry_run:
     from longtake.pipeline.request import read_request
 
     request = read_request(data)
-    folder = folder or output.with_suffix(".run")
+    folder = folder or output.parent / f"{output.stem}.run"
     if dry_run:
         from longtake.pipeline import preflight
 
@@ -106,9 +106,12 @@ def _repeated(video: Path | None) -> dict[str, Any]:
     from longtake.media import read_comment
 
     try:
-        return dict(json.loads(read_comment(video)))
+        request = json.loads(read_comment(video))
     except ValueError:
-        raise InputError(f"{video}: no request of longtake is in its metadata") from None
+        request = None
+    if not isinstance(request, dict):
+        raise InputError(f"{video}: no request of longtake is in its metadata")
+    return request
 
 
 def _report(checked: Any, as_json: bool) -> None:
@@ -119,8 +122,14 @@ def _report(checked: Any, as_json: bool) -> None:
                           "disk_bytes": checked.disk_bytes, "config": config.model_dump(mode="json")}))  # fmt: skip
         return
     print(
-        f"{checked.sections} sections, {checked.images} images of {config.width} x {config.height}, {checked.seconds:.2f} s at {config.fps:g} images/s\n"
-        f"order {config.order}, schedule {config.schedule}, {config.steps} steps ({config.solver}), guidance {config.guidance:g}, seed {config.seed}\n"
-        f"{checked.section_tokens} tokens a section, at most {checked.context_tokens} of context; about {checked.disk_bytes / 2**20:.1f} MiB of disk",
-        file=sys.stdout,
+        f"{checked.sections} sections, {checked.images} images of {config.width} x {config.height}, "
+        f"{checked.seconds:.2f} s at {config.fps:g} images/s"
+    )
+    print(
+        f"order {config.order}, schedule {config.schedule}, {config.steps} steps ({config.solver}), "
+        f"guidance {config.guidance:g}, seed {config.seed}"
+    )
+    print(
+        f"{checked.section_tokens} tokens a section, at most {checked.context_tokens} of context; "
+        f"about {checked.disk_bytes / 2**20:.1f} MiB of disk"
     )

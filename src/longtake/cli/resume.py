@@ -35,12 +35,13 @@ class Options:
 def run(options: Options) -> int:
     """Goes on."""
     from longtake.cli.progress import follow
-    from longtake.pipeline import Run, make, reroll
+    from longtake.pipeline import Run, check_output, make, reroll
 
     if (options.from_section is None) != (options.seed is None):
         raise InputError("--from-section and --seed go together: which section to begin with, and its new seed")
-    run = Run.open(options.folder)
+    run, folder = Run.open(options.folder), options.folder.resolve()
+    output = options.output or folder.with_name(folder.name.removesuffix(".run") + ".mp4")
     if options.from_section is not None and options.seed is not None:
+        check_output(output)
         run = reroll(run, options.from_section, options.seed)
-    folder = options.folder.resolve()
-    return follow(make(run, options.output or folder.with_suffix(".mp4")), options.folder, options.json)
+    return follow(make(run, output), options.folder, options.json)

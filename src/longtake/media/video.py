@@ -89,18 +89,16 @@ def _begun_at(fragment: bytes, ticks: int) -> bytes:
     return fragment[: at + 4] + begin.to_bytes(size, "big") + fragment[at + 4 + size :]
 
 
-def _ticks(stream: VideoStream, images: int) -> int:
-    """How long that many images last, in the stream's unit of time."""
+def _ticks(stream: VideoStream) -> Fraction:
+    """How long an image lasts, in the stream's unit of time."""
     assert stream.average_rate is not None
     assert stream.time_base is not None
-    return round(images / stream.average_rate / stream.time_base)
+    return 1 / stream.average_rate / stream.time_base
 
 
-def _fragments(segment: Segment, begins: bool) -> bytes:
-    """What a segment adds to a growing video, which it begins or goes on with."""
-    skipped = TRAILERS if begins else (*HEADERS, *TRAILERS)
-    with av.open(str(segment.path)) as source:
-        ticks = _ticks(source.streams.video[0], segment.first)
+def _fragments(segment: Segment, each: Fraction, begins: bool) -> bytes:
+    """What a segment adds to a growing video, which it begins or goes on with; each image lasts that many ticks."""
+    skipped, ticks = TRAILERS if begins else (*HEADERS, *TRAILERS), round(segment.first * each)
     return b"".join(
         _begun_at(box, ticks) if kind == b"moof" else box
         for kind, box in _boxes(segment.path.read_bytes())
@@ -115,7 +113,8 @@ def append_segment(video: Path, segment: Segment) -> None:
         OutputError: the disk is full or the file cannot be written; segment and video are as they were.
     """
     size = video.stat().st_size if video.exists() else 0
-    fragments = _fragments(segment, begins=not size)
+    with av.open(str(segment.path)) as source:
+        fragments = _fragments(segment, _ticks(source.streams.video[0]), begins=not size)
     try:
         with open(video, "ab") as file:
             file.write(fragments)
@@ -131,9 +130,11 @@ def join_segments(segments: Sequence[Segment], path: Path) -> None:
     Raises:
         OutputError: the disk is full or the file cannot be written.
     """
+    with av.open(str(segments[0].path)) as source:
+        each = _ticks(source.streams.video[0])
     with whole(path) as unfinished, open(unfinished, "wb") as file:
         for i, segment in enumerate(segments):
-            file.write(_fragments(segment, begins=i == 0))
+            file.write(_fragments(segment, each, begins=i == 0))
 
 
 def write_video(segments: Sequence[Segment], path: Path, comment: str) -> None:
@@ -153,7 +154,7 @@ def write_video(segments: Sequence[Segment], path: Path, comment: str) -> None:
                 found = source.streams.video[0]
                 stream = stream or output.add_stream_from_template(found)
                 for i, packet in enumerate(p for p in source.demux(found) if p.size):
-                    packet.pts = packet.dts = _ticks(found, segment.first + i)
+                    packet.pts = packet.dts = round((segment.first + i) * _ticks(found))
                     packet.stream = stream
                     output.mux(packet)
 

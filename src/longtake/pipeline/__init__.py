@@ -2,7 +2,7 @@
 
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
 from longtake.pipeline.generate import generate, make, reroll
-from longtake.pipeline.preflight import Preflight, preflight
+from longtake.pipeline.preflight import Preflight, check_output, preflight
 from longtake.pipeline.request import Config, Request
 from longtake.pipeline.run import Run
 
@@ -16,6 +16,7 @@ __all__ = [
     "Run",
     "SectionDone",
     "Step",
+    "check_output",
     "generate",
     "make",
     "preflight",

@@ -58,7 +58,7 @@ class StreamDecoder:
 
 
 class ContextDecoder:
-    """For plans in any other order: a section is decoded once its earlier neighbor is there, behind a few frames of it."""
+    """For plans in any other order: a section is decoded once its earlier neighbor is there, behind some of it."""
 
     def __init__(self, run: Run, plan: Plan, codec: Codec) -> None:
         self.run, self.plan, self.codec = run, plan, codec

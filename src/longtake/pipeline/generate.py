@@ -17,10 +17,10 @@ from longtake.media import fit, load_image, write_video
 from longtake.packing import History, Packed, pack
 from longtake.pipeline.decoding import decoder_for
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
-from longtake.pipeline.preflight import fingerprint_of, preflight
+from longtake.pipeline.preflight import check_output, fingerprint_of, preflight
 from longtake.pipeline.request import Request
 from longtake.pipeline.run import Run
-from longtake.plan import Plan, Section
+from longtake.plan import Section
 
 __all__ = ["generate", "make", "reroll"]
 
@@ -58,6 +58,7 @@ def make(run: Run, output: Path, backbone: Backbone | None = None) -> Iterator[E
         OutputError: the disk is full; the sections before are kept.
     """
     config = run.config
+    check_output(output)
     with run.lock():
         if fingerprint_of(config.model) != config.fingerprint:
             raise ModelError(f"{config.model}: the model's files changed since this run began; start a new run")
@@ -71,20 +72,20 @@ def make(run: Run, output: Path, backbone: Backbone | None = None) -> Iterator[E
         last_read = {f: s.index for s in plan.sections for look in s.sees for f in look.frames}
         text = _texts(run, backbone)
         run.rebuild_video()
+        images = sum(run.segment(place).images for place in range(len(plan.sections)) if run.has_segment(place))
         for section in plan.sections:
             began = time.monotonic()
-            if run.has_section(section.index):
-                latents = run.read_section(section).to(backbone.device)
-            else:
-                latents = yield from _solve(run, section, history, backbone, text)
-                run.write_section(section, latents)
+            if not run.has_section(section.index):
+                run.write_section(section, (yield from _solve(run, section, history, backbone, text)))
+            latents = run.read_section(section).to(backbone.device)  # as whoever goes on reads it, to the bit
             history.remember(section.frames, latents)
             for decoded in decoder.add(section, latents):
                 run.write_images(decoded.place, decoded.images)
+                images += len(decoded.images)
             history.forget([f for f in history.known if last_read.get(f, -1) <= section.index and f != 0])
-            yield SectionDone(section, latents, _images(run, plan), time.monotonic() - began)
+            yield SectionDone(section, latents, images, time.monotonic() - began)
         segments = [run.segment(place) for place in range(len(plan.sections))]
-        write_video(segments, output, run.request.model_dump_json())
+        write_video(segments, output, run.request.model_copy(update={"seeds": config.seeds}).model_dump_json())
     yield Finished(output, config.images)
 
 
@@ -127,14 +128,8 @@ def _texts(run: Run, backbone: Backbone) -> tuple[Tensor, Tensor | None]:
 
 def _start(run: Run, backbone: Backbone) -> Float[Tensor, "1 c 1 h w"]:
     """Latents of the start image, encoded once in the life of a run."""
-    latents = run.read_start()
-    if latents is None:
+    if not run.has_start():
         image = torch.from_numpy(load_image(run.folder / "start.png"))
         pixels = image.permute(2, 0, 1)[None, :, None].float().div(127.5).sub(1.0)
         run.write_start(backbone.codec.encode(pixels.to(backbone.device)))
-        latents = run.read_start()
-    return latents.to(backbone.device)
-
-
-def _images(run: Run, plan: Plan) -> int:
-    return sum(run.segment(p).images for p in range(len(plan.sections)) if run.has_segment(p))
+    return run.read_start().to(backbone.device)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-from longtake.backbones import find_model, load_settings
-from longtake.errors import InputError, OutputError
+from longtake.backbones import find_model, inspect_model
+from longtake.errors import ModelError, OutputError
 from longtake.media import load_image
 from longtake.pipeline.request import Config, Request, resolve
-from longtake.pipeline.run import Run
+from longtake.pipeline.run import Run, check_new
 
-__all__ = ["Preflight", "fingerprint_of", "preflight"]
+__all__ = ["Preflight", "check_output", "fingerprint_of", "preflight"]
 
-HEAD = 1 << 16  # bytes of each weight file that enter the fingerprint, besides its size
+SAMPLES = 256  # of each weight file enter the fingerprint; up to 16 MiB that is all of it
+SAMPLE = 1 << 16  # bytes
 RESERVE = 32 << 20  # bytes that stay free on the disk
 
 
@@ -34,52 +33,45 @@ class Preflight:
     disk_bytes: int  # that the run folder will need, about
 
 
-def _geometry(folder: Path) -> tuple[int, int, int, tuple[int, int, int]]:
-    """Time and space ratio, channels and patch of a model, from its configs alone."""
-    vae = json.loads((folder / "vae" / "config.json").read_text())
-    transformer = json.loads((folder / "transformer" / "config.json").read_text())
-    return (
-        vae.get("scale_factor_temporal", 4),
-        vae.get("scale_factor_spatial", 8),
-        vae.get("z_dim", 16),
-        tuple(transformer["patch_size"]),
-    )
-
-
-@lru_cache
 def fingerprint_of(model: str) -> str:
-    """A digest of the model's configs and of the size and first bytes of its weight files.
+    """A digest of the model's configs, and of the sizes and of samples from the whole length of its weight files.
 
     Raises:
         ModelError: there is no such model.
     """
     folder, digest = find_model(model), hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors")):
-        digest.update(str(path.relative_to(folder)).encode())
-        digest.update(str(path.stat().st_size).encode())
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder)} {size} ".encode())
         with open(path, "rb") as file:
-            digest.update(file.read(HEAD))
+            for at in range(0, size, max(SAMPLE, size // SAMPLES)):
+                file.seek(at)
+                digest.update(file.read(SAMPLE))
     return digest.hexdigest()[:32]
 
 
 def preflight(request: Request, output: Path, folder: Path) -> Preflight:
-    """Checks image, model, schedule, order, length, size, output and disk; loads nothing large.
+    """Checks image, model, schedule, order, length, size, output, run folder and disk; loads nothing large.
 
     Raises:
         LongtakeError: what cannot be, and what would do.
     """
-    model = find_model(request.model)
-    settings = load_settings(model)
-    try:
-        temporal, spatial, channels, (_, rows, columns) = _geometry(model)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{model}: not a whole model folder ({error})") from error
-    config = resolve(request, settings, (spatial * rows, spatial * columns), temporal, fingerprint_of(request.model))
+    model = inspect_model(request.model)
+    spatial, patch = model.spatial_ratio, model.patch
+    grid = spatial * patch.h, spatial * patch.w
+    config = resolve(request, model.settings, grid, model.temporal_ratio, fingerprint_of(request.model))
     load_image(request.image)
-    _check_output(output)
+    check_output(output)
+    check_new(folder)
     plan = config.plan()
+    foreign = [str(kernel) for kernel in plan.schedule.kernels if kernel not in model.kernels]
+    if foreign:
+        raise ModelError(
+            f"{request.model}: the model has no history weights for the kernel {foreign[0]} of {config.schedule}; "
+            f"it has {', '.join(map(str, model.kernels))}"
+        )
     height, width = config.height // spatial, config.width // spatial
-    latents = 4 * channels * height * width * config.frames
+    latents = 4 * model.channels * height * width * config.frames
     pictures = config.images * config.height * config.width * config.scale**2 // 4  # generous: 2 bits a pixel
     need = latents + 2 * pictures
     free = Run.free_bytes(folder)
@@ -96,7 +88,12 @@ def preflight(request: Request, output: Path, folder: Path) -> Preflight:
     )
 
 
-def _check_output(output: Path) -> None:
+def check_output(output: Path) -> None:
+    """Checks that a video can be written there.
+
+    Raises:
+        OutputError: it cannot.
+    """
     if output.is_dir():
         raise OutputError(f"{output} is a folder; name a file, such as {output / 'video.mp4'}")
     if output.suffix.lower() != ".mp4":

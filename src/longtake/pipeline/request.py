@@ -40,6 +40,7 @@ class Request(BaseModel):
     width: int | None = Field(default=None, ge=16, le=8192)
     scale: int = Field(default=1, ge=1, le=8)  # pixels of the file for each pixel made (Lanczos)
     crf: int = Field(default=16, ge=0, le=51)
+    seeds: dict[int, int] = {}  # of sections, by their place in the order of making, that have a seed of their own
 
 
 class Config(BaseModel):
@@ -68,7 +69,7 @@ class Config(BaseModel):
     fps: float
     scale: int
     crf: int
-    seeds: dict[int, int] = {}  # sections that were made again with a seed of their own
+    seeds: dict[int, int]
 
     @property
     def images(self) -> int:
@@ -144,6 +145,7 @@ def resolve(
         fps=settings.fps,
         scale=request.scale,
         crf=request.crf,
+        seeds=request.seeds,
     )
     config.plan()
     return config

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,15 +23,16 @@ import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from longtake.errors import OutputError, RunError
-from longtake.media import Segment, append_segment, join_segments, save_image, write_segment
+from longtake.media import Segment, append_segment, join_segments, save_image, whole, write_segment
 from longtake.pipeline.request import Config, Request
 from longtake.plan import Section
+from longtake.schedule import parse
 
-__all__ = ["Run"]
+__all__ = ["Run", "check_new"]
 
 
 class Run:
@@ -41,27 +41,28 @@ class Run:
     def __init__(self, folder: Path, request: Request, config: Config) -> None:
         self.folder, self.request, self.config = folder, request, config
         self.video = folder / "video.mp4"
+        self.generated = parse(config.schedule).generated
 
     @classmethod
     def create(cls, folder: Path, request: Request, config: Config, image: np.ndarray) -> Run:
         """A new run in a folder that does not exist yet or is empty.
 
         Raises:
-            OutputError: the folder cannot be written.
-            RunError: there is a run in it already.
+            OutputError: the folder cannot be written; it is as it was then.
+            RunError: there is a run in it already, or something else.
         """
-        if (folder / "config.json").exists():
-            raise RunError(
-                f"{folder} holds a run already: go on with `longtake resume {folder}`, or name another folder"
-            )
+        check_new(folder)
+        begun = folder.exists()
         try:
             (folder / "sections").mkdir(parents=True, exist_ok=True)
             (folder / "segments").mkdir(exist_ok=True)
             save_image(image, folder / "start.png")
             _write_json(folder / "request.json", request)
             _write_json(folder / "config.json", config)  # last: a folder with a config is a whole run
-        except OSError as error:
-            raise OutputError(f"{folder}: the run cannot be written ({error.strerror or error})") from error
+        except (OSError, OutputError) as error:
+            if not begun:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise OutputError(f"{folder}: the run cannot be written ({error})") from error
         return cls(folder, request, config)
 
     @classmethod
@@ -78,10 +79,7 @@ class Run:
             config = Config.model_validate_json((folder / "config.json").read_text())
         except (OSError, ValidationError) as error:
             raise RunError(f"{folder}: the run's request or config cannot be read ({error})") from error
-        run = cls(folder, request, config)
-        for leftover in [*folder.glob("*.unfinished"), *folder.glob("*/*.unfinished")]:
-            leftover.unlink()
-        return run
+        return cls(folder, request, config)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -89,12 +87,19 @@ class Run:
 
         Raises:
             RunError: another process works on this run.
+            OutputError: the folder cannot be written.
         """
-        with open(self.folder / "lock", "w") as file:
+        try:
+            file = open(self.folder / "lock", "w")  # noqa: SIM115
+        except OSError as error:
+            raise OutputError(f"{self.folder}: the run cannot be written ({error.strerror})") from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise RunError(f"{self.folder}: another process works on this run") from None
+            for leftover in [*self.folder.glob("*.unfinished"), *self.folder.glob("*/*.unfinished")]:
+                leftover.unlink()
             yield
 
     def section_path(self, section: int) -> Path:
@@ -126,10 +131,17 @@ class Run:
         note = {"frames": list(section.frames), "seed": self.config.seed_of(section.index)}
         _write_latents(self.section_path(section.index), latents, note)
 
-    def read_start(self) -> Float[Tensor, "1 c 1 h w"] | None:
-        """Latents of the start image, if they are known."""
-        path = self.folder / "start.safetensors"
-        return _read_latents(path)[0] if path.exists() else None
+    def has_start(self) -> bool:
+        """True if the latents of the start image are known."""
+        return (self.folder / "start.safetensors").exists()
+
+    def read_start(self) -> Float[Tensor, "1 c 1 h w"]:
+        """Latents of the start image.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        return _read_latents(self.folder / "start.safetensors")[0]
 
     def write_start(self, latents: Float[Tensor, "1 c 1 h w"]) -> None:
         """Keeps the latents of the start image: it is encoded once."""
@@ -137,7 +149,7 @@ class Run:
 
     def segment(self, place: int) -> Segment:
         """The segment of a section by its place in time; its file may not be there yet."""
-        each = self.config.temporal_ratio * len(self.config.plan().sections[0].frames)
+        each = self.config.temporal_ratio * self.generated
         first = 1 + each * place if place else 0
         return Segment(self.folder / "segments" / f"{place:04d}.mp4", first, each if place else each + 1)
 
@@ -150,18 +162,16 @@ class Run:
         segment = self.segment(place)
         c = self.config
         write_segment(images, segment.path, segment.first, c.fps, c.crf, c.scale)
-        if place == 0 and not self.video.exists():
-            append_segment(self.video, segment)
-        elif place > 0 and self.has_segment(place - 1) and not self.has_segment(place + 1) and self.video.exists():
+        last = place == 0 or (self.has_segment(place - 1) and not self.has_segment(place + 1))
+        if last and self.video.exists() == (place > 0):
             append_segment(self.video, segment)
         else:
             self.rebuild_video()
 
     def rebuild_video(self) -> None:
         """Writes the growing video anew from the segments that are there and follow each other."""
-        paths = sorted((self.folder / "segments").glob("*.mp4"))
-        places = [int(path.stem) for path in paths]
-        contiguous = [p for p in places if all(q in places for q in range(places[0], p + 1))]
+        places = sorted(int(path.stem) for path in (self.folder / "segments").glob("*.mp4"))
+        contiguous = [place for i, place in enumerate(places) if place == places[0] + i]
         if contiguous:
             join_segments([self.segment(p) for p in contiguous], self.video)
         else:
@@ -171,24 +181,23 @@ class Run:
         """The run without the sections made from `section` on; those are to be made with other seeds.
 
         Raises:
-            RunError: there is no such section.
+            RunError: there is no such section, or another process works on this run.
         """
         plan = self.config.plan()
         if not 0 <= section < len(plan.sections):
             raise RunError(f"section {section} does not exist: this run has sections 0 to {len(plan.sections) - 1}")
-        config = self.config.model_copy(
-            update={"seeds": {**{k: v for k, v in self.config.seeds.items() if k < section}, **seeds}}
-        )
-        generated = len(plan.sections[0].frames)
-        for later in plan.sections[section:]:
-            self.section_path(later.index).unlink(missing_ok=True)
-        dropped = {(s.frames[0] - 1) // generated for s in plan.sections[section:]}
-        # A segment is decoded behind the frames before it, so the one after a dropped section changes too.
-        for place in dropped | {p + 1 for p in dropped}:
-            self.segment(place).path.unlink(missing_ok=True)
-        _write_json(self.folder / "config.json", config)
-        run = Run(self.folder, self.request, config)
-        run.rebuild_video()
+        kept = {made: seed for made, seed in self.config.seeds.items() if made < section}
+        run = Run(self.folder, self.request, self.config.model_copy(update={"seeds": kept | seeds}))
+        dropped = {(s.frames[0] - 1) // self.generated for s in plan.sections[section:]}
+        with self.lock():
+            # The config comes last: whoever stops between makes the old sections again, and loses nothing.
+            for later in plan.sections[section:]:
+                self.section_path(later.index).unlink(missing_ok=True)
+            # A segment is decoded behind the frames before it, so the one after a dropped section changes too.
+            for place in dropped | {p + 1 for p in dropped}:
+                self.segment(place).path.unlink(missing_ok=True)
+            _write_json(self.folder / "config.json", run.config)
+            run.rebuild_video()
         return run
 
     @staticmethod
@@ -199,26 +208,29 @@ class Run:
         return shutil.disk_usage(folder).free
 
 
+def check_new(folder: Path) -> None:
+    """Checks that a run can begin in a folder: it does not exist, is empty, or holds a run that never began.
+
+    Raises:
+        RunError: there is a run in it already, or something else.
+    """
+    if (folder / "config.json").exists():
+        raise RunError(f"{folder} holds a run already: go on with `longtake resume {folder}`, or name another folder")
+    begun = {"start.png", "request.json", "config.json.unfinished", "request.json.unfinished"}
+    foreign = next((path for path in folder.rglob("*") if path.is_file() and path.name not in begun), None)
+    if foreign:
+        raise RunError(f"{folder} holds other files, such as {foreign.name}; name a folder that is new or empty")
+
+
 def _write_json(path: Path, content: BaseModel) -> None:
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(content.model_dump_json(indent=2) + "\n")
-    os.replace(unfinished, path)
+    with whole(path) as unfinished:
+        unfinished.write_text(content.model_dump_json(indent=2) + "\n")
 
 
 def _write_latents(path: Path, latents: Tensor, note: dict) -> None:
-    unfinished = path.with_name(path.name + ".unfinished")
-    try:
-        save_file(
-            {"latents": latents.detach().float().cpu().contiguous()},
-            unfinished,
-            metadata={"longtake": json.dumps(note)},
-        )
-        with open(unfinished, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except (OSError, SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
-        raise OutputError(f"{path}: could not be written ({error}); what was finished before stays") from error
+    tensors = {"latents": latents.detach().float().cpu().contiguous()}
+    with whole(path, "could not be written; what was finished before stays") as unfinished:
+        unfinished.write_bytes(save(tensors, metadata={"longtake": json.dumps(note)}))
 
 
 def _read_latents(path: Path) -> tuple[Tensor, dict]:
