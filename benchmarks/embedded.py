@@ -23,7 +23,7 @@ from longtake.evaluation.metrics import color_distance
 from longtake.evaluation.rollout import roll_out
 from longtake.plan import make_plan
 from longtake.schedule import parse
-from longtake.toybox import caption, dominant_command, with_command
+from longtake.toybox import dominant_command, with_command
 from longtake.training.cache import encode_tracks
 from longtake.training.clips import Clips, open_clips, to_pixels
 from longtake.training.codec import psnr
@@ -53,7 +53,11 @@ def main() -> None:
     dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
     backbone = load_backbone(options.model, device=options.device, dtype=dtype)
     held_out, training = open_clips(options.clips, options.count), open_clips(options.train_clips, options.count)
-    numbers = {"device": torch.cuda.get_device_name() if options.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"}
+    numbers = {
+        "device": torch.cuda.get_device_name()
+        if options.device == "cuda"
+        else f"cpu, {torch.get_num_threads()} threads"
+    }
     began = time.monotonic()
     numbers["codec"], real = measure_codec(backbone, held_out, options.device, dtype)
     if options.config:
@@ -79,7 +83,9 @@ def measure_codec(backbone, clips: Clips, device: str, dtype: torch.dtype):
 def measure_loss(backbone, config: Path, training: Clips, held_out: Clips, device: str, dtype: torch.dtype):
     """The same loss, weights and noise levels on clips that were trained on and on clips that were not."""
     config = read_config(config).model_copy(update={"compile": False})
-    sides = [encode_tracks(backbone.codec, c, config.starts, 9, torch.device(device), dtype) for c in (training, held_out)]
+    sides = [
+        encode_tracks(backbone.codec, c, config.starts, 9, torch.device(device), dtype) for c in (training, held_out)
+    ]
     stage = SectionStage(config, backbone, *sides)
     losses = dict(stage.evaluate(Path(), 0))
     return {**losses, "ratio": losses["held_out_loss"] / losses["training_loss"]}
@@ -98,13 +104,13 @@ def measure_rollout(backbone, clips: Clips, real: list[np.ndarray], options, dty
         pixels = to_pixels(clips.batch(chosen, [0] * len(chosen), 1), torch.device(options.device), dtype)
         prompts = [[with_command(clips.truths[c], commands[c])] * options.sections for c in chosen]
         latents = roll_out(backbone, plan, backbone.codec.encode(pixels), prompts, options.seed + first, options.steps)
-        for one in latents.split(1):
-            videos.append(to_images(backbone.codec.decode(one))[0])
+        videos += [to_images(backbone.codec.decode(one))[0] for one in latents.split(1)]
     real_sections = [sections_of(video) for video in real]
     made_sections = [sections_of(video) for video in videos]
     real_numbers = [[section_numbers(s, sections[0]) for s in sections] for sections in real_sections]
     made_numbers = [
-        [section_numbers(s, truth[0]) for s in sections] for sections, truth in zip(made_sections, real_sections, strict=True)
+        [section_numbers(s, truth[0]) for s in sections]
+        for sections, truth in zip(made_sections, real_sections, strict=True)
     ]
     real_sharpness = float(np.mean([n.sharpness for row in real_numbers for n in row]))
     real_motion = float(np.mean([n.motion for row in real_numbers for n in row]))
@@ -130,7 +136,6 @@ def measure_rollout(backbone, clips: Clips, real: list[np.ndarray], options, dty
             real_told.append(dominant_command(clips.truths[clip], 36 * k + 1, 36 * k + 36))
     for name, group in (("real", real), ("made", videos)):
         contact_sheet(options.output / f"{name}-{options.order}.png", group[:12], options.sections)
-    np.savez_compressed(options.output / f"made-{options.order}.npz", videos=np.stack(videos[:8]))
     return {
         "order": options.order,
         "steps": options.steps or settings.steps,

@@ -18,7 +18,7 @@ from longtake.backbones.prompts import PromptEncoder
 from longtake.backbones.settings import BackboneSettings
 from longtake.errors import OutputError
 
-__all__ = ["save_model"]
+__all__ = ["save_codec", "save_model"]
 
 _INDEX = {
     "_class_name": "WanPipeline",
@@ -61,6 +61,19 @@ def save_model(
         (folder / "longtake.json").write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{folder}: the model could not be written ({error})") from error
+
+
+def save_codec(folder: Path, vae: AutoencoderKLWan, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Writes a codec's folder alone, its weights in `dtype`.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written.
+    """
+    try:
+        _save_weights(vae.state_dict(), folder, "diffusion_pytorch_model", dtype)
+        vae.save_config(folder)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{folder}: the codec could not be written ({error})") from error
 
 
 def _save_weights(state: dict[str, Tensor], folder: Path, stem: str, dtype: torch.dtype) -> None:

@@ -54,17 +54,24 @@ def run(options: Options) -> int:
     from longtake.errors import LongtakeError
     from longtake.training import Logged, prepare, train
     from longtake.training.config import resolve_config, write_config
+    from longtake.training.parallel import join_world
 
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    world, device = join_world(device)
     config = resolve_config(options.stage, options.preset, options.config)
     config = config.with_limits(steps=options.steps, seconds=options.seconds, batch=options.batch)
     options.output.mkdir(parents=True, exist_ok=True)
-    write_config(config, options.output / "config.toml")
-    stage = prepare(config, options.clips, options.held_out, options.model, device, options.limit, options.cache)
+    if world.rank == 0:
+        write_config(config, options.output / "config.toml")
+    stage = prepare(
+        config, options.clips, options.held_out, options.model, device, options.limit, options.cache, world.rank
+    )
     try:
-        for event in train(stage, config.loop, config.optimizer, options.output):
+        for event in train(stage, config.loop, config.optimizer, options.output, world):
+            if world.rank:
+                continue
             if isinstance(event, Logged):
                 numbers = "  ".join(f"{name} {value:.4g}" for name, value in event.numbers.items())
                 print(f"step {event.step}  {event.progress:.1%}  {event.seconds:.0f} s  {numbers}", file=sys.stderr)

@@ -47,10 +47,12 @@ def section_numbers(section: np.ndarray, reference: np.ndarray) -> SectionNumber
 def camera_agreement(backgrounds: Sequence[float], commands: Sequence[str], moving: float = 0.15) -> dict[str, float]:
     """The share of sections whose background moves as the prompt says, by command and in all.
 
-    `left` and `right` are the directions of the camera: an orbit to the left moves the background to the left or the right
-    of the picture, whichever `sign` the world has; `still` means less than `moving` pixels an image.
+    An orbit to the left moves the background of the picture to the left (a negative flow), one to the right
+    moves it to the right; `still` means less than `moving` pixels an image. Other commands are not judged.
     """
-    right = {"left": lambda v: v > moving, "right": lambda v: v < -moving, "still": lambda v: abs(v) <= moving}
-    verdicts = [(c, right[c](v)) for v, c in zip(backgrounds, commands, strict=True) if c in right]
-    table = {c: float(np.mean([ok for k, ok in verdicts if k == c])) for c in right if any(k == c for k, _ in verdicts)}
+    as_told = {"left": lambda v: v < -moving, "right": lambda v: v > moving, "still": lambda v: abs(v) <= moving}
+    verdicts = [(c, as_told[c](v)) for v, c in zip(backgrounds, commands, strict=True) if c in as_told]
+    table = {
+        c: float(np.mean([ok for k, ok in verdicts if k == c])) for c in as_told if any(k == c for k, _ in verdicts)
+    }
     return {**table, "all": float(np.mean([ok for _, ok in verdicts])) if verdicts else float("nan")}

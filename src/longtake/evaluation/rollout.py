@@ -28,7 +28,7 @@ def roll_out(
 ) -> Float[Tensor, "b c t h w"]:
     """The latents of `b` videos that follow one plan, frame 0 being `start`.
 
-    `prompts[i][k]` is the prompt of video i for the section k in order of time. Video i draws its noise from `seed + i`.
+    `prompts[i][k]` is the prompt of video i for section k in order of time; its noise comes from `seed + i`.
     """
     settings = backbone.settings
     levels = sigmas(steps or settings.steps, settings.shift)

@@ -1,7 +1,7 @@
 """Clips as a training of sections wants them: latents, and the words of every section, on the device.
 
-Each clip is encoded from several of its images on, so that it gives several videos that begin with a still start image. Such
-a video is a *track*. Nothing here depends on a schedule or an order: one cache serves them all.
+Each clip is encoded from several of its images on, so that it gives several videos that begin with a still start
+image. Such a video is a *track*. Nothing here depends on a schedule or an order: one cache serves them all.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from longtake.backbones.architecture import new_codec
+from longtake.backbones.saving import save_codec
 from longtake.training.clips import Clips, to_pixels
 from longtake.training.config import CodecConfig
 from longtake.training.loop import Stage
@@ -25,7 +26,7 @@ __all__ = ["CodecStage", "psnr", "reconstruct"]
 
 
 def reconstruct(
-    codec: AutoencoderKLWan, pixels: Float[Tensor, "b 3 T H W"], noise: Float[Tensor, "b c t h w"]
+    codec: AutoencoderKLWan, pixels: Float[Tensor, "b 3 T H W"], noise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The video after a round trip, with the mean and log-variance of its posterior, with gradients.
 
@@ -59,8 +60,8 @@ def _edges(video: Tensor) -> tuple[Tensor, Tensor]:
 class CodecStage(Stage):
     """L1, L1 of image gradients, and a Kullback-Leibler term that keeps the latents near the unit normal."""
 
-    def __init__(self, config: CodecConfig, clips: Clips, held_out: Clips, device: str) -> None:
-        self.config, self.clips, self.held_out = config, clips, held_out
+    def __init__(self, config: CodecConfig, clips: Clips, held_out: Clips, device: str, rank: int = 0) -> None:
+        self.config, self.clips, self.held_out, self.rank = config, clips, held_out, rank
         self.device, self.dtype = torch.device(device), getattr(torch, config.dtype)
         torch.manual_seed(config.loop.seed)
         self.network = new_codec(config.shape).to(self.device, self.dtype)
@@ -73,7 +74,7 @@ class CodecStage(Stage):
     def loss(self, step: int) -> Mapping[str, Tensor]:
         """The losses of a batch of random pieces of random clips."""
         c = self.config
-        draw = np.random.default_rng((c.loop.seed, step))
+        draw = np.random.default_rng((c.loop.seed, step, self.rank))
         clips = draw.integers(len(self.clips), size=c.batch)
         firsts = draw.integers(self.clips.images - c.images + 1, size=c.batch)
         pixels = to_pixels(self.clips.batch(clips.tolist(), firsts.tolist(), c.images), self.device, self.dtype)
@@ -82,7 +83,8 @@ class CodecStage(Stage):
         noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
         images, mean, variance = self.forward(self.network, pixels, noise)
         images, pixels, mean, variance = images.float(), pixels.float(), mean.float(), variance.float()
-        absolute = (images - pixels).abs().mean()
+        error = (images - pixels).abs()
+        absolute = error.mean() + c.first_weight * error[:, :, :1].mean()  # stills start every video, and are rare here
         edges = sum((a - b).abs().mean() for a, b in zip(_edges(images), _edges(pixels), strict=True))
         divergence = 0.5 * (mean.square() + variance.exp() - 1.0 - variance).mean()
         return {
@@ -117,7 +119,7 @@ class CodecStage(Stage):
         means = [self._round_trip(self.clips, clip)[2].float() for clip in range(min(len(self.clips), 64))]
         values = torch.cat([m.transpose(0, 1).flatten(1) for m in means], 1)
         self.network.register_to_config(latents_mean=values.mean(1).tolist(), latents_std=values.std(1).tolist())
-        self.network.to(torch.bfloat16).save_pretrained(folder / "vae")
+        save_codec(folder / "vae", self.network)
         return folder
 
 

@@ -65,6 +65,7 @@ class CodecConfig(StageLimits):
     batch: int = 8
     images: int = 49  # longer than half the encoder's reach; shorter clips train a codec that fails on long video
     edge_weight: float = 0.5
+    first_weight: float = 0.1  # of the first image's error, beside the mean over all images
     divergence_weight: float = 1e-4
     held_out_clips: int = 16
     dtype: Dtype = "bfloat16"

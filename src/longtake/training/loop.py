@@ -7,19 +7,20 @@ killed goes on from its last checkpoint as if nothing had happened.
 from __future__ import annotations
 
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from longtake.errors import NumericsError
 from longtake.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from longtake.training.config import LoopConfig
 from longtake.training.optim import Optimizer, OptimizerSettings, rate
+from longtake.training.parallel import ALONE, World
 
 __all__ = ["Logged", "Saved", "Stage", "TrainingEvent", "train"]
 
@@ -65,67 +66,109 @@ class Stage(ABC):
         """Writes the weights as they stand as a model folder."""
 
 
-def train(stage: Stage, config: LoopConfig, optimizer: OptimizerSettings, folder: Path) -> Iterator[TrainingEvent]:
+def train(
+    stage: Stage, config: LoopConfig, optimizer: OptimizerSettings, folder: Path, world: World = ALONE
+) -> Iterator[TrainingEvent]:
     """Trains until `config.steps` or `config.seconds` is reached, whichever comes first.
 
-    Goes on from the checkpoint in `folder` if there is one. Metrics go to `folder/metrics.jsonl`, the averaged weights to
-    `folder/model` at the end.
+    Goes on from the checkpoint in `folder` if there is one. Metrics go to `folder/metrics.jsonl`, the averaged weights
+    to `folder/model` at the end. In a world of several processes all of them run this; the first one writes.
 
     Raises:
         NumericsError: the loss stopped being finite; the last checkpoint stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = Optimizer(stage.parameters(), optimizer)
+    world.same_start(state.master.values())
     step, spent = 0, 0.0
     if (checkpoint := load_checkpoint(folder, device=_device(state))) is not None:
         state.load(checkpoint.state)
         step, spent = checkpoint.step, checkpoint.seconds
-    began = time.monotonic() - spent
-    saved_at, sums, count = time.monotonic(), {}, 0
-    with open(folder / "metrics.jsonl", "a") as journal:
-        while True:
-            spent = time.monotonic() - began
-            progress = max(step / config.steps, spent / config.seconds if config.seconds else 0.0)
-            if progress >= 1.0:
-                break
-            losses = stage.loss(step)
-            losses["loss"].backward()
-            norm = state.step(step, rate(progress, config.warmup, config.hold))
-            for name, value in {**losses, "gradient_norm": norm}.items():
-                sums[name] = sums.get(name, 0.0) + value.detach().float()
-            step, count = step + 1, count + 1
-            if step % config.log_every == 0:
-                yield _log(journal, step, progress, time.monotonic() - began, {n: s / count for n, s in sums.items()})
-                sums, count = {}, 0
-            if step % config.evaluate_every == 0:
-                yield _evaluate(stage, state, journal, folder, step, progress, time.monotonic() - began)
-            if time.monotonic() - saved_at > config.checkpoint_seconds or step in config.checkpoint_steps:
-                torch.accelerator.synchronize() if torch.accelerator.is_available() else None
-                yield Saved(step, save_checkpoint(folder, Checkpoint(step, time.monotonic() - began, state.state())))
-                saved_at = time.monotonic()
-        yield Saved(step, save_checkpoint(folder, Checkpoint(step, time.monotonic() - began, state.state())))
-        yield _evaluate(stage, state, journal, folder, step, 1.0, time.monotonic() - began)
+    state.write(state.master)
+    clock = _Clock(spent, config.seconds, world, _device(state))
+    journal = _Journal(folder / "metrics.jsonl", writes=world.rank == 0)
+    while (progress := max(step / config.steps, clock.progress(step))) < 1.0:
+        losses = stage.loss(step)
+        losses["loss"].backward()
+        world.average_gradients(state.parameters.values())
+        norm = state.step(step, rate(progress, config.warmup, config.hold))
+        journal.add({**losses, "gradient_norm": norm})
+        step += 1
+        if step % config.log_every == 0:
+            yield journal.flush(step, progress, clock.seconds)
+        if world.rank == 0 and step % config.evaluate_every == 0:
+            yield journal.write(step, progress, clock.seconds, _evaluate(stage, state, folder, step))
+        if world.rank == 0 and (clock.due(config.checkpoint_seconds) or step in config.checkpoint_steps):
+            yield Saved(step, save_checkpoint(folder, Checkpoint(step, clock.seconds, state.state())))
+    if world.rank == 0:
+        yield Saved(step, save_checkpoint(folder, Checkpoint(step, clock.seconds, state.state())))
+        yield journal.write(step, 1.0, clock.seconds, _evaluate(stage, state, folder, step))
         state.write(state.average)
         yield Saved(step, stage.export(folder / "model"))
+    world.leave()
+
+
+class _Clock:
+    """Time spent in this training, over all its sittings; every process sees that of the first."""
+
+    def __init__(self, spent: float, limit: float, world: World, device: str) -> None:
+        self.began, self.limit = time.monotonic() - spent, limit
+        self.world, self.device = world, device
+        self.saved, self.known = time.monotonic(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def progress(self, step: int, every: int = 10) -> float:
+        """The share of the time limit that is spent, as of the last step that is a multiple of `every`."""
+        if self.limit and (step % every == 0 or not self.known):
+            self.known = self.world.agree(self.seconds / self.limit, self.device)
+        return self.known
+
+    def due(self, interval: float) -> bool:
+        """True once in each interval."""
+        if time.monotonic() - self.saved < interval:
+            return False
+        self.saved = time.monotonic()
+        return True
+
+
+class _Journal:
+    """Means of numbers between two lines of metrics.jsonl."""
+
+    def __init__(self, path: Path, writes: bool) -> None:
+        self.path, self.writes = path, writes
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, numbers: Mapping[str, Tensor]) -> None:
+        for name, value in numbers.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach().float()
+        self.count += 1
+
+    def flush(self, step: int, progress: float, seconds: float) -> Logged:
+        means = {name: float(total) / self.count for name, total in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return self.write(step, progress, seconds, means)
+
+    def write(self, step: int, progress: float, seconds: float, numbers: Mapping[str, float]) -> Logged:
+        if self.writes:
+            row = {"step": step, "progress": round(progress, 5), "seconds": round(seconds, 2), **numbers}
+            with open(self.path, "a") as file:
+                file.write(json.dumps(row) + "\n")
+        if not math.isfinite(numbers.get("loss", 0.0)):
+            raise NumericsError(f"the loss is not a number at step {step}; the last checkpoint stays. Lower the rates")
+        return Logged(step, progress, seconds, numbers)
 
 
 def _device(state: Optimizer) -> str:
     return str(next(iter(state.master.values())).device)
 
 
-def _evaluate(stage, state, journal, folder, step, progress, seconds) -> Logged:  # noqa: ANN001
+def _evaluate(stage: Stage, state: Optimizer, folder: Path, step: int) -> Mapping[str, float]:
+    """The stage's own numbers, with the averaged weights in place."""
     state.write(state.average)
-    numbers = stage.evaluate(folder, step)
+    numbers = {name: float(value) for name, value in stage.evaluate(folder, step).items()}
     state.write(state.master)
-    return _log(journal, step, progress, seconds, numbers)
-
-
-def _log(journal, step: int, progress: float, seconds: float, numbers) -> Logged:  # noqa: ANN001
-    plain = {name: float(value) for name, value in numbers.items()}
-    journal.write(
-        json.dumps({"step": step, "progress": round(progress, 5), "seconds": round(seconds, 2), **plain}) + "\n"
-    )
-    journal.flush()
-    if "loss" in plain and plain["loss"] != plain["loss"]:
-        raise NumericsError(f"the loss is not a number at step {step}; the last checkpoint stays. Lower the rates")
-    return Logged(step, progress, seconds, plain)
+    return numbers

@@ -86,7 +86,7 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, number: int, share: float) -> Tensor:
-        """Takes step `number` (from 0) at `share` of the peak rates; returns the norm of the gradient before clipping."""
+        """Takes step `number` (from 0) at `share` of the peak rates; gives the gradient's norm before clipping."""
         s = self.settings
         gradients = {
             n: torch.zeros_like(self.master[n]) if p.grad is None else p.grad.float()
@@ -98,7 +98,7 @@ class Optimizer:
         self._step_vectors(gradients, number, share)
         masters = list(self.master.values())
         torch._foreach_copy_(list(self.parameters.values()), masters)
-        # The young average forgets faster: after step n it spans about n / 5 steps (Karras et al., power-function average).
+        # The young average forgets faster: after step n it spans about n / 5 steps (power-function average, EDM2).
         torch._foreach_lerp_(list(self.average.values()), masters, 1.0 - min(s.average, (number + 1) / (number + 6)))
         for parameter in self.parameters.values():
             parameter.grad = None

@@ -27,20 +27,21 @@ def prepare(
     held_out: Path,
     model: Path | None,
     device: str,
-    limit: int | None,
+    limit: int | None = None,
     cache: Path | None = None,
+    rank: int = 0,
 ) -> Stage:
     """The stage of a config, with its clips opened and, for `base` and `pack`, encoded.
 
-    With a folder `cache` latents and captions are kept there and taken from there; they depend on the clips, the codec and
-    the starts alone, so one cache serves every schedule and order.
+    With a folder `cache` latents and captions are kept there and taken from there; they depend on the clips, the codec
+    and the starts alone, so one cache serves every schedule and order.
 
     Raises:
         ConfigError: a model folder is missing for a stage that starts from one.
     """
     train, test = open_clips(clips, limit), open_clips(held_out)
     if isinstance(config, CodecConfig):
-        return CodecStage(config, train, test, device)
+        return CodecStage(config, train, test, device, rank)
     if model is None:
         raise ConfigError(f"stage {config.stage} needs --model: a folder with a codec (base) or a base model (pack)")
     place, dtype = torch.device(device), getattr(torch, config.dtype)
@@ -50,10 +51,10 @@ def prepare(
         backbone = _new_backbone(config, load_codec(model / "vae", device=device, dtype=dtype), train, place, dtype)
     generated = parse(next(iter(config.schedules.values()))).generated
     tracks, held = (
-        _tracks(cache / name if cache else None, backbone, source, config, generated, place, dtype)
+        _tracks(cache / name if cache else None, backbone, source, config, generated, place, dtype, rank)
         for name, source in (("train.safetensors", train), ("held-out.safetensors", test))
     )
-    return SectionStage(config, backbone, tracks, held)
+    return SectionStage(config, backbone, tracks, held, rank)
 
 
 def _tracks(
@@ -64,11 +65,12 @@ def _tracks(
     generated: int,
     device: torch.device,
     dtype: torch.dtype,
+    rank: int,
 ) -> Tracks:
     if path is not None and path.exists():
         return load_tracks(path, device)
     tracks = encode_tracks(backbone.codec, clips, config.starts, generated, device, dtype)
-    if path is not None:
+    if path is not None and rank == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_tracks(tracks, path)
     return tracks

@@ -24,8 +24,10 @@ __all__ = ["SectionStage"]
 class SectionStage(Stage):
     """Velocity matching on sections that see what a plan lets them see."""
 
-    def __init__(self, config: SectionConfig, backbone: Backbone, tracks: Tracks, held_out: Tracks) -> None:
-        self.config, self.backbone = config, backbone
+    def __init__(
+        self, config: SectionConfig, backbone: Backbone, tracks: Tracks, held_out: Tracks, rank: int = 0
+    ) -> None:
+        self.config, self.backbone, self.rank = config, backbone, rank
         self.tracks, self.held_out = tracks, held_out
         self.transformer, self.text_encoder = backbone.transformer, backbone.prompts.encoder
         self.device, self.dtype = tracks.latents.device, getattr(torch, config.dtype)
@@ -35,7 +37,7 @@ class SectionStage(Stage):
         if config.compile:
             torch._dynamo.config.recompile_limit = 64  # one graph for each length of history
             for block in self.transformer.blocks:
-                block.compile(dynamic=False)
+                block.compile()
 
     def _tokens(self, captions: list[str]) -> Tensor:
         return self.backbone.prompts.tokens(captions).to(self.device)
@@ -64,9 +66,9 @@ class SectionStage(Stage):
     def loss(self, step: int) -> Mapping[str, Tensor]:
         """The mean squared error of the velocity on a batch of random tracks."""
         c = self.config
-        draw = np.random.default_rng((c.loop.seed, step))
+        window = draw_window(c, self.tracks.lengths[0], np.random.default_rng((c.loop.seed, step)))  # one for all ranks
+        draw = np.random.default_rng((c.loop.seed, step, self.rank))
         generator = torch.Generator(self.device).manual_seed(int(draw.integers(1 << 62)))
-        window = draw_window(c, self.tracks.lengths[0], draw)
         chosen = torch.from_numpy(draw.integers(self.tracks.with_frames(window.frames), size=c.batch)).to(self.device)
         frames = self.tracks.latents[chosen, : window.frames].transpose(1, 2)
         wording = torch.from_numpy(draw.integers(self.numbers.shape[2], size=c.batch)).to(self.device)

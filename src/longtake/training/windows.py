@@ -1,7 +1,7 @@
 """Which section a training step trains: drawn from the very plans that inference follows.
 
-A step draws an order, a length of video and a section of its plan; all samples of the batch share them, so a batch needs no
-padding and no mask, and missing history is absent in training as it is in use.
+A step draws an order, a length of video and a section of its plan; all samples of the batch share them, so a batch
+needs no padding and no mask, and missing history is absent in training as it is in use.
 """
 
 from __future__ import annotations

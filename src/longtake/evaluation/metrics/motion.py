@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from longtake.errors import ConfigError
@@ -22,7 +24,7 @@ def flows(video: np.ndarray, stride: int = 1) -> np.ndarray:
         raise ConfigError("optical flow needs OpenCV: pip install 'longtake[eval]'") from error
     finder = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     gray = luma(video).round().astype(np.uint8)[::stride]
-    return np.stack([finder.calc(a, b, None) for a, b in zip(gray[:-1], gray[1:], strict=True)])
+    return np.stack([finder.calc(a, b, None) for a, b in pairwise(gray)])
 
 
 def displacement(video: np.ndarray) -> float:

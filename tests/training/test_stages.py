@@ -1,0 +1,91 @@
+"""The three stages at tiny size, on real clips of the toybox: twenty steps each, the same numbers every time."""
+
+import json
+
+import pytest
+import torch
+
+pytest.importorskip("mujoco")
+
+from longtake.backbones import load_backbone
+from longtake.errors import ConfigError
+from longtake.toybox import write_clips
+from longtake.training import Logged, prepare, train
+from longtake.training.config import PRESETS
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    write_clips(folder / "train", (0, 1), images=73, height=32, width=48)
+    write_clips(folder / "held", (900_000,), images=73, height=32, width=48)
+    return folder
+
+
+def run(config, clips, output, model=None):
+    stage = prepare(config, clips / "train", clips / "held", model, "cpu")
+    return [e.numbers for e in train(stage, config.loop, config.optimizer, output) if isinstance(e, Logged)]
+
+
+@pytest.fixture(scope="session")
+def trained(clips, tmp_path_factory):
+    """All three stages, one after the other, and what they said."""
+    folder = tmp_path_factory.mktemp("trained")
+    said = {"codec": run(PRESETS["codec/tiny"], clips, folder / "codec")}
+    said["base"] = run(PRESETS["base/tiny"], clips, folder / "base", folder / "codec" / "model")
+    said["pack"] = run(PRESETS["pack/tiny"], clips, folder / "pack", folder / "base" / "model")
+    return folder, said
+
+
+@pytest.mark.parametrize("stage", ["codec", "base", "pack"])
+def test_twenty_steps_lower_the_loss(trained, stage):
+    losses = [n["loss"] for n in trained[1][stage] if "loss" in n]
+    assert len(losses) == 20
+    assert sum(losses[-5:]) < sum(losses[:5])
+
+
+def test_twenty_steps_are_the_same_twenty_steps_again(trained, clips, tmp_path):
+    again = run(PRESETS["pack/tiny"], clips, tmp_path, trained[0] / "base" / "model")
+    assert again == trained[1]["pack"]
+
+
+def test_pack_begins_where_base_ended(trained):
+    base = load_backbone(trained[0] / "base" / "model").transformer
+    pack = load_backbone(trained[0] / "pack" / "model").transformer
+    moved = (pack.blocks[0].ffn.net[2].weight - base.blocks[0].ffn.net[2].weight).abs().mean()
+    assert 0 < moved < base.blocks[0].ffn.net[2].weight.abs().mean()
+
+
+def test_the_codec_knows_its_latents_mean_and_deviation(trained):
+    config = json.loads((trained[0] / "codec" / "model" / "vae" / "config.json").read_text())
+    assert len(config["latents_mean"]) == len(config["latents_std"]) == 16
+    assert all(d > 0 for d in config["latents_std"])
+
+
+def test_history_weights_are_trained_by_pack_and_left_alone_by_base(trained):
+    def drift(stage):
+        transformer = load_backbone(trained[0] / stage / "model").transformer
+        own = transformer.history_patch_embed.proj["k1h2w2"].weight
+        return (own - transformer.patch_embedding.weight).abs().max()
+
+    assert drift("pack") > 0
+
+
+def test_a_stage_without_its_model_is_refused(clips):
+    with pytest.raises(ConfigError, match="needs --model"):
+        prepare(PRESETS["pack/tiny"], clips / "train", clips / "held", None, "cpu")
+
+
+def test_clips_that_are_not_there_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"longtake\.toybox"):
+        prepare(PRESETS["codec/tiny"], tmp_path, tmp_path, None, "cpu")
+
+
+def test_tracks_come_back_from_their_cache(trained, clips, tmp_path):
+    config = PRESETS["pack/tiny"]
+    model = trained[0] / "base" / "model"
+    fresh = prepare(config, clips / "train", clips / "held", model, "cpu", cache=tmp_path)
+    cached = prepare(config, clips / "train", clips / "held", model, "cpu", cache=tmp_path)
+    assert torch.equal(fresh.tracks.latents, cached.tracks.latents)
+    assert fresh.tracks.captions == cached.tracks.captions
+    assert fresh.tracks.lengths == cached.tracks.lengths
