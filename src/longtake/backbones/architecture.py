@@ -62,8 +62,8 @@ class TextShape:
 def new_codec(shape: CodecShape) -> AutoencoderKLWan:
     """A codec of that shape, initialized so that its early latents carry signal.
 
-    Each residual block begins as the identity (its second convolution is zero) and the posterior begins narrow (log-variance
-    near -6): with diffusers' initialization unit noise drowns the mean, and training stalls near 15 dB.
+    Each residual block begins as the identity (its second convolution is zero) and the posterior begins narrow
+    (log-variance near -6): with diffusers' initialization unit noise drowns the mean, and training stalls near 15 dB.
     """
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanResidualBlock
 
@@ -85,11 +85,11 @@ def new_codec(shape: CodecShape) -> AutoencoderKLWan:
     )
     for module in codec.modules():
         if isinstance(module, WanResidualBlock):
-            nn.init.zeros_(module.conv2.weight)
-            nn.init.zeros_(module.conv2.bias)
+            for parameter in module.conv2.parameters():
+                nn.init.zeros_(parameter)
     with torch.no_grad():
-        codec.quant_conv.weight[shape.channels :] *= 0.1
-        codec.quant_conv.bias[shape.channels :] = -6.0
+        for parameter, change in zip(codec.quant_conv.parameters(), (lambda w: 0.1 * w, lambda _: -6.0), strict=True):
+            parameter[shape.channels :] = change(parameter[shape.channels :])  # weight, then bias of the log-variance
     return codec
 
 

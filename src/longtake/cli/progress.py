@@ -57,14 +57,17 @@ def _show(events: Iterator[Event]) -> None:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+    planned = next(events)  # or an error, which then stands alone
+    assert isinstance(planned, Planned)
+    steps, total = planned.steps, len(planned.plan.sections)
+    console.print(
+        f"{total} sections of {steps} steps; the video grows in {planned.video}", soft_wrap=True, markup=False
+    )
+    finished: list[Path] = []
     with Progress(*columns, console=console, transient=False) as bars:
-        task, steps, total = bars.add_task("getting ready", total=None, note=""), 1, 1
+        task = bars.add_task("getting ready", total=steps * total, completed=steps * planned.finished, note="")
         for event in events:
             match event:
-                case Planned():
-                    steps, total = event.steps, len(event.plan.sections)
-                    console.print(f"{total} sections of {steps} steps; the video grows in {event.video}")
-                    bars.update(task, description="section 1", total=steps * total, completed=steps * event.finished)
                 case Step():
                     place = event.section.index
                     bars.update(
@@ -77,5 +80,6 @@ def _show(events: Iterator[Event]) -> None:
                     bars.update(task, completed=(event.section.index + 1) * steps, note=f"{event.images} images")
                 case Finished():
                     bars.update(task, description="finished", completed=steps * total, note=f"{event.images} images")
-                    final = event.path
-    print(final)
+                    finished.append(event.path)
+    for path in finished:
+        print(path)

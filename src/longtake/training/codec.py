@@ -34,7 +34,7 @@ def reconstruct(
     """
     from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
 
-    squeezed = patchify(pixels, codec.config.patch_size)
+    squeezed = patchify(pixels, codec.config["patch_size"])
     cache: list = [None] * codec._cached_conv_counts["encoder"]
     first = codec.encoder(squeezed[:, :, :1], feat_cache=cache, feat_idx=[0])
     rest = codec.encoder(squeezed[:, :, 1:], feat_cache=cache, feat_idx=[0])
@@ -44,7 +44,7 @@ def reconstruct(
     cache = [None] * codec._cached_conv_counts["decoder"]
     first = codec.decoder(latents[:, :, :1], feat_cache=cache, feat_idx=[0], first_chunk=True)
     rest = codec.decoder(latents[:, :, 1:], feat_cache=cache, feat_idx=[0])
-    return unpatchify(torch.cat([first, rest], 2), codec.config.patch_size), mean, variance
+    return unpatchify(torch.cat([first, rest], 2), codec.config["patch_size"]), mean, variance
 
 
 def psnr(images: Tensor, truth: Tensor) -> Float[Tensor, " b"]:
@@ -64,7 +64,8 @@ class CodecStage(Stage):
         self.config, self.clips, self.held_out, self.rank = config, clips, held_out, rank
         self.device, self.dtype = torch.device(device), getattr(torch, config.dtype)
         torch.manual_seed(config.loop.seed)
-        self.network = new_codec(config.shape).to(self.device, self.dtype)
+        self.network = new_codec(config.shape)
+        nn.Module.to(self.network, device=self.device, dtype=self.dtype)
         self.forward = torch.compile(reconstruct, dynamic=False) if config.compile else reconstruct
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -85,7 +86,8 @@ class CodecStage(Stage):
         images, pixels, mean, variance = images.float(), pixels.float(), mean.float(), variance.float()
         error = (images - pixels).abs()
         absolute = error.mean() + c.first_weight * error[:, :, :1].mean()  # stills start every video, and are rare here
-        edges = sum((a - b).abs().mean() for a, b in zip(_edges(images), _edges(pixels), strict=True))
+        pairs = zip(_edges(images), _edges(pixels), strict=True)
+        edges = torch.stack([(a - b).abs().mean() for a, b in pairs]).sum()
         divergence = 0.5 * (mean.square() + variance.exp() - 1.0 - variance).mean()
         return {
             "loss": absolute + c.edge_weight * edges + c.divergence_weight * divergence,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from longtake.backbones import Backbone, BackboneSettings, Codec, PromptEncoder, load_backbone, load_codec
 from longtake.backbones.architecture import new_text_encoder, new_tokenizer, new_transformer
@@ -81,7 +82,9 @@ def _new_backbone(
 ) -> Backbone:
     torch.manual_seed(config.loop.seed)
     tokenizer = new_tokenizer(VOCABULARY)
-    encoder = new_text_encoder(config.text, len(tokenizer)).to(device, dtype)
+    encoder, transformer = new_text_encoder(config.text, len(tokenizer)), new_transformer(config.shape)
+    for network in (encoder, transformer):
+        nn.Module.to(network, device=device, dtype=dtype)
     settings = BackboneSettings(
         schedules=config.schedules,
         gaps=config.gaps,
@@ -96,7 +99,7 @@ def _new_backbone(
     )
     return Backbone.assemble(
         name="new",
-        transformer=new_transformer(config.shape).to(device, dtype),
+        transformer=transformer,
         codec=codec,
         prompts=PromptEncoder(encoder, tokenizer, config.text_length),
         settings=settings,

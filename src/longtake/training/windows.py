@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from longtake.plan import Plan, Section, make_plan
+from longtake.plan import Gaps, Plan, Section, make_plan
 from longtake.schedule import parse
 from longtake.training.config import SectionConfig
 
@@ -29,7 +29,7 @@ class Window:
 
 
 @lru_cache
-def _plan(schedule: str, frames: int, order: str, gaps: str) -> Plan:
+def _plan(schedule: str, frames: int, order: str, gaps: Gaps) -> Plan:
     return make_plan(parse(schedule), frames, order=order, gaps=gaps)
 
 

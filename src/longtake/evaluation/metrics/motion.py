@@ -24,7 +24,7 @@ def flows(video: np.ndarray, stride: int = 1) -> np.ndarray:
         raise ConfigError("optical flow needs OpenCV: pip install 'longtake[eval]'") from error
     finder = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     gray = luma(video).round().astype(np.uint8)[::stride]
-    return np.stack([finder.calc(a, b, None) for a, b in pairwise(gray)])
+    return np.stack([finder.calc(a, b, np.zeros((*a.shape, 2), np.float32)) for a, b in pairwise(gray)])
 
 
 def displacement(video: np.ndarray) -> float:
