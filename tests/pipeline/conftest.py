@@ -37,10 +37,16 @@ def asked(picture, tiny_backbone_folder):
     return ask
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents_of(folder: Path) -> dict[str, bytes]:
     """The latents and segments of a run, and its growing video."""
-    paths = [*folder.glob("sections/*"), *folder.glob("segments/*"), folder / "video.mp4", folder / "start.safetensors"]
+    paths = [*folder.glob("s*/*"), *folder.glob("start.safetensors"), *folder.glob("video.mp4")]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="session")
+def contents():
+    """What a run folder holds: names and bytes of all latents and segments, and of the growing video."""
+    return contents_of
 
 
 @pytest.fixture(scope="session", params=ORDERS)
@@ -53,6 +59,6 @@ def undisturbed(request, asked, backbone, tmp_path_factory):
         request=wanted,
         events=events,
         folder=folder / "run",
-        contents=contents(folder / "run"),
+        contents=contents_of(folder / "run"),
         video=(folder / "video.mp4").read_bytes(),
     )

@@ -1,7 +1,7 @@
-"""Makes a run again and again, each time in a child that is killed (-9) at another of its file operations.
+"""Makes runs again and again, each time in a child that is killed (-9) at another of its file operations.
 
-usage: killed.py REQUEST FOLDER SEED KILLS. Run folders are FOLDER/0.run, ...; children are forked, so that the model
-is loaded once. The last line on stdout is the number of file operations of an undisturbed run.
+usage: killed.py FOLDER SEED KILLS REQUEST... The runs of a request are FOLDER/ORDER/whole.run, which is not killed,
+and FOLDER/ORDER/0.run, 1.run, ... Children are forked, so that the model is loaded once.
 """
 
 import os
@@ -41,14 +41,15 @@ def attempt(request, folder, number, backbone, last):
 
 
 def main():
-    request, folder = Request.model_validate_json(sys.argv[1]), Path(sys.argv[2])
-    backbone = load_backbone(request.model)
-    operations = attempt(request, folder, "whole", backbone, last=0)
-    moments = random.Random(int(sys.argv[3])).sample(range(1, operations + 1), int(sys.argv[4]))
-    for number, moment in enumerate(sorted(moments)):
-        attempt(request, folder, number, backbone, last=moment)
-        print(f"{number} was killed at operation {moment}", flush=True)
-    print(operations)
+    root, rng, kills = Path(sys.argv[1]), random.Random(int(sys.argv[2])), int(sys.argv[3])
+    requests = [Request.model_validate_json(text) for text in sys.argv[4:]]
+    backbone = load_backbone(requests[0].model)
+    for request in requests:
+        folder = root / request.order
+        folder.mkdir()
+        operations = attempt(request, folder, "whole", backbone, last=0)
+        for number, moment in enumerate(sorted(rng.sample(range(1, operations + 1), kills))):
+            assert attempt(request, folder, number, backbone, last=moment) == -1
 
 
 if __name__ == "__main__":

@@ -19,12 +19,6 @@ from longtake.pipeline.request import read_request
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
 
-def contents(folder):
-    """The latents and segments of a run, and its growing video."""
-    paths = [*folder.glob("sections/*"), *folder.glob("segments/*"), folder / "video.mp4", folder / "start.safetensors"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
 def copy_of(undisturbed, tmp_path):
     return Run.open(shutil.copytree(undisturbed.folder, tmp_path / "run"))
 
@@ -85,18 +79,18 @@ def test_the_file_grows_with_the_sections(asked, backbone, tmp_path):
         assert said == wanted
 
 
-def test_two_runs_of_one_request_are_equal_to_the_bit(undisturbed, asked, backbone, tmp_path):
+def test_two_runs_of_one_request_are_equal_to_the_bit(undisturbed, asked, backbone, tmp_path, contents):
     list(generate(undisturbed.request, tmp_path / "a.mp4", tmp_path / "run", backbone))
     assert contents(tmp_path / "run") == undisturbed.contents
     assert (tmp_path / "a.mp4").read_bytes() == undisturbed.video
 
 
-def test_a_backbone_is_loaded_where_none_is_given(undisturbed, tmp_path):
+def test_a_backbone_is_loaded_where_none_is_given(undisturbed, tmp_path, contents):
     list(generate(undisturbed.request, tmp_path / "a.mp4", tmp_path / "run"))
     assert contents(tmp_path / "run") == undisturbed.contents
 
 
-def test_what_was_drawn_before_changes_nothing(undisturbed, backbone, tmp_path):
+def test_what_was_drawn_before_changes_nothing(undisturbed, backbone, tmp_path, contents):
     torch.manual_seed(99)
     for _ in generate(undisturbed.request, tmp_path / "a.mp4", tmp_path / "run", backbone):
         torch.rand(3)
@@ -161,7 +155,7 @@ def test_nothing_happens_before_the_first_event_is_asked_for(asked, tmp_path):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_run_that_is_stopped_and_resumed_is_equal_to_the_bit(undisturbed, backbone, tmp_path, seed):
+def test_a_run_that_is_stopped_and_resumed_is_equal_to_the_bit(undisturbed, backbone, tmp_path, seed, contents):
     """It is stopped behind random events, again and again, and now and then its decoded files are lost."""
     rng, output, folder = random.Random(seed), tmp_path / "a.mp4", tmp_path / "run"
     events = generate(undisturbed.request, output, folder, backbone)
@@ -178,7 +172,7 @@ def test_a_run_that_is_stopped_and_resumed_is_equal_to_the_bit(undisturbed, back
     assert output.read_bytes() == undisturbed.video
 
 
-def test_sections_that_are_there_are_not_made_again(undisturbed, backbone, tmp_path):
+def test_sections_that_are_there_are_not_made_again(undisturbed, backbone, tmp_path, contents):
     run = copy_of(undisturbed, tmp_path)
     run.section_path(2).unlink()
     planned, *events = make(run, tmp_path / "a.mp4", backbone)
@@ -204,7 +198,7 @@ def test_leftovers_of_a_killed_run_are_cleared_away(undisturbed, backbone, tmp_p
 
 
 @pytest.mark.parametrize("first", [1, 3])
-def test_a_reroll_keeps_earlier_sections_and_changes_the_later_ones(undisturbed, backbone, tmp_path, first):
+def test_a_reroll_keeps_earlier_sections_and_changes_the_later_ones(undisturbed, backbone, tmp_path, first, contents):
     run = reroll(copy_of(undisturbed, tmp_path), first, seed=7)
     assert [run.has_section(i) for i in range(4)] == [i < first for i in range(4)]
     list(make(run, tmp_path / "a.mp4", backbone))
@@ -248,7 +242,7 @@ def test_the_request_in_a_rerolled_video_repeats_it(undisturbed, backbone, tmp_p
 
 
 @pytest.mark.parametrize("section", [-1, 4, 100])
-def test_a_section_that_is_not_there_cannot_be_made_again(undisturbed, tmp_path, section):
+def test_a_section_that_is_not_there_cannot_be_made_again(undisturbed, tmp_path, section, contents):
     run = copy_of(undisturbed, tmp_path)
     with pytest.raises(RunError, match=f"section {section} does not exist: this run has sections 0 to 3"):
         reroll(run, section, seed=1)
@@ -259,9 +253,9 @@ def test_a_section_that_is_not_there_cannot_be_made_again(undisturbed, tmp_path,
 def held(undisturbed, tmp_path):
     """A run that another process works on."""
     run = copy_of(undisturbed, tmp_path)
-    holder = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); input()"
+    holder = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print('held'); input()"
     with subprocess.Popen(
-        [sys.executable, "-c", holder, str(run.folder / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-u", "-c", holder, str(run.folder / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout.readline() == b"held\n"
         yield run
@@ -296,7 +290,7 @@ def test_a_run_whose_files_cannot_be_read_is_refused(undisturbed, tmp_path, name
             Run.open(run.folder)
 
 
-def test_a_section_that_cannot_be_read_is_named(undisturbed, backbone, tmp_path):
+def test_a_section_that_cannot_be_read_is_named(undisturbed, backbone, tmp_path, contents):
     run = copy_of(undisturbed, tmp_path)
     path = run.section_path(1)
     whole = path.read_bytes()

@@ -43,7 +43,7 @@ def test_the_disk_that_is_needed_is_enough(asked, undisturbed, tmp_path):
         ({"schedule": "f16k4_q2_g9"}, ScheduleError, "\\^ expected"),
         ({"schedule": "f16k8_g9"}, ModelError, "no history weights for the kernel k8 .* it has k1, k2, k4"),
         ({"height": 33}, InputError, "its neighbors are 32 and 48"),
-        ({"height": 8192, "width": 8192, "seconds": 9_000, "scale": 8}, OutputError, "MiB are needed"),
+        ({"height": 8192, "width": 8192, "seconds": 600, "scale": 8}, OutputError, "MiB are needed"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(asked, tmp_path, changes, error, said):

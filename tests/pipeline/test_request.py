@@ -129,7 +129,7 @@ def test_a_size_off_the_grid_names_its_neighbors(side, size, said):
 
 def test_the_smallest_neighbor_is_one_step_of_the_grid():
     request = Request(image="a.png", height=17)
-    with pytest.raises(InputError, match="a height of 17 .* its neighbors are 32$"):
+    with pytest.raises(InputError, match=r"a height of 17 .* its neighbors are 32$"):
         resolve(request, SETTINGS, grid=(32, 32), temporal_ratio=4, fingerprint="f")
 
 

@@ -11,13 +11,8 @@ from pathlib import Path
 import pytest
 
 from longtake.errors import OutputError, RunError
-from longtake.media import read_video
+from longtake.media import load_image, read_video
 from longtake.pipeline import Run, SectionDone, generate, make
-
-
-def contents(folder):
-    paths = [*folder.glob("sections/*"), *folder.glob("segments/*"), folder / "video.mp4", folder / "start.safetensors"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def finished(folder):
@@ -25,26 +20,47 @@ def finished(folder):
     return sorted(int(path.stem) for path in folder.glob("sections/*.safetensors"))
 
 
-def equal_to(undisturbed, folder, output):
-    assert contents(folder) == undisturbed.contents
-    assert output.read_bytes() == undisturbed.video
+@pytest.fixture
+def equal(undisturbed, contents):
+    """Checks that a run and its video are equal to the undisturbed ones, to the byte."""
+
+    def check(folder, output):
+        assert contents(folder) == undisturbed.contents
+        assert output.read_bytes() == undisturbed.video
+
+    return check
 
 
 @pytest.fixture
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+def unharmed(undisturbed, contents):
+    """Checks that all that a run holds so far is as in the undisturbed one; the growing video is not as long yet."""
+
+    def check(folder):
+        kept = {name: content for name, content in contents(folder).items() if name != "video.mp4"}
+        assert kept == {name: undisturbed.contents[name] for name in kept}
+
+    return check
 
 
-def test_a_run_killed_at_any_file_operation_goes_on_to_the_same_bytes(undisturbed, backbone, environment, tmp_path):
-    script, kills = Path(__file__).with_name("killed.py"), 5
-    subprocess.run(
-        [sys.executable, script, undisturbed.request.model_dump_json(), tmp_path, "0", str(kills)],
-        env=environment, check=True, capture_output=True, timeout=200,
-    )  # fmt: skip
-    equal_to(undisturbed, tmp_path / "whole.run", tmp_path / "whole.mp4")
-    stopped_with = set()
-    for number in range(kills):
-        folder, output = tmp_path / f"{number}.run", tmp_path / f"{number}.mp4"
+KILLS = 5
+
+
+@pytest.fixture(scope="module")
+def killed(asked, tmp_path_factory):
+    """A folder for each order, with a whole run and runs that were killed at random file operations."""
+    folder = tmp_path_factory.mktemp("killed")
+    requests = [asked(order=order).model_dump_json() for order in ("vanilla", "inverted")]
+    script = Path(__file__).with_name("killed.py")
+    command = [sys.executable, script, folder, "0", str(KILLS), *requests]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True, timeout=200)
+    return folder
+
+
+def test_a_run_killed_at_any_file_operation_goes_on_to_the_same_bytes(undisturbed, backbone, killed, equal):
+    root, stopped_with = killed / undisturbed.request.order, set()
+    equal(root / "whole.run", root / "whole.mp4")
+    for number in range(KILLS):
+        folder, output = root / f"{number}.run", root / f"{number}.mp4"
         stopped_with.add(len(finished(folder)))
         try:
             run = Run.open(folder)
@@ -52,13 +68,13 @@ def test_a_run_killed_at_any_file_operation_goes_on_to_the_same_bytes(undisturbe
             list(generate(undisturbed.request, output, folder, backbone))
         else:
             list(make(run, output, backbone))
-        equal_to(undisturbed, folder, output)
-        assert not [*folder.rglob("*.unfinished"), *tmp_path.glob(f"{number}.mp4.unfinished")]
+        equal(folder, output)
+        assert not [*folder.rglob("*.unfinished"), *root.glob(f"{number}.mp4.unfinished")]
     assert len(stopped_with) > 1  # the moments were spread over the run
 
 
 @pytest.mark.parametrize("undisturbed", ["inverted"], indirect=True)
-def test_a_killed_program_resumes_to_the_same_video(undisturbed, environment, tmp_path):
+def test_a_killed_program_resumes_to_the_same_video(undisturbed, tmp_path, equal):
     """The command as a user runs it, killed while it works on its second section."""
     request = undisturbed.request
     folder, output = tmp_path / "a.run", tmp_path / "a.mp4"
@@ -66,7 +82,7 @@ def test_a_killed_program_resumes_to_the_same_video(undisturbed, environment, tm
         sys.executable, "-m", "longtake", "generate", "--image", request.image, "--prompt", request.prompt, "--json",
         "--model", request.model, "--seconds", str(request.seconds), "--order", request.order, "--output", output,
     ]  # fmt: skip
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         for line in process.stdout:
             if json.loads(line)["event"] == "section":
                 break
@@ -75,7 +91,7 @@ def test_a_killed_program_resumes_to_the_same_video(undisturbed, environment, tm
     assert 1 <= len(finished(folder)) < 4
     assert not output.exists()
     list(make(Run.open(folder), output))
-    equal_to(undisturbed, folder, output)
+    equal(folder, output)
 
 
 @contextmanager
@@ -89,36 +105,27 @@ def files_of_at_most(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_without_room_finished_sections_stay_and_the_run_goes_on_later(undisturbed, backbone, tmp_path):
+def test_without_room_finished_sections_stay(undisturbed, backbone, tmp_path, equal, unharmed):
     """The room ends in the latents of the start image, in latents, in a segment, in the video, in its last copy."""
     wanted, output, folder = undisturbed.contents, tmp_path / "a.mp4", tmp_path / "run"
     largest = {kind: max(len(c) for n, c in wanted.items() if kind in n) for kind in ("start", "sections", "segments")}
     rooms = [largest["start"] - 1, largest["sections"] - 1, largest["segments"] - 1, len(wanted["video.mp4"]) - 1]
     assert rooms == sorted(rooms)
-    Run.create(folder, undisturbed.request, Run.open(undisturbed.folder).config, read_start(undisturbed.folder))
+    Run.create(
+        folder, undisturbed.request, Run.open(undisturbed.folder).config, load_image(undisturbed.folder / "start.png")
+    )
     kept = -1
     for room in rooms:
         with files_of_at_most(room), pytest.raises(OutputError, match="File too large"):
             list(make(Run.open(folder), output, backbone))
-        assert all(content == wanted[name] for name, content in contents_so_far(folder).items())
+        unharmed(folder)
         assert not list(tmp_path.rglob("*.unfinished"))
         assert not output.exists()
         assert len(finished(folder)) >= kept
         kept = len(finished(folder))
     assert kept == 4
     list(make(Run.open(folder), output, backbone))
-    equal_to(undisturbed, folder, output)
-
-
-def read_start(folder):
-    from longtake.media import load_image
-
-    return load_image(folder / "start.png")
-
-
-def contents_so_far(folder):
-    paths = [*folder.glob("sections/*"), *folder.glob("segments/*"), *folder.glob("start.safetensors")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    equal(folder, output)
 
 
 @pytest.fixture
@@ -147,23 +154,23 @@ def fill(folder):
             pass
 
 
-def test_on_a_full_disk_finished_sections_stay_and_the_run_goes_on_later(undisturbed, backbone, small_disk):
+def test_on_a_full_disk_finished_sections_stay(undisturbed, backbone, small_disk, equal, unharmed):
     output, folder, done = small_disk / "a.mp4", small_disk / "run", []
     events = generate(undisturbed.request, output, folder, backbone)
+    while len(done) < 2:
+        if isinstance(event := next(events), SectionDone):
+            done.append(event.section.index)
+    fill(small_disk)
     with pytest.raises(OutputError, match="No space left on device"):
-        for event in events:
-            if isinstance(event, SectionDone):
-                done.append(event.section.index)
-                if len(done) == 2:
-                    fill(small_disk)
+        list(events)
     assert finished(folder)[:2] == done == [0, 1]
     assert len(read_video(folder / "video.mp4")) > 0
-    assert all(content == undisturbed.contents[name] for name, content in contents_so_far(folder).items())
+    unharmed(folder)
     with pytest.raises(OutputError, match="No space left on device"):
         list(make(Run.open(folder), output, backbone))
     (small_disk / "ballast").unlink()
     list(make(Run.open(folder), output, backbone))
-    equal_to(undisturbed, folder, output)
+    equal(folder, output)
 
 
 def test_a_disk_with_too_little_room_is_refused_before_work_starts(undisturbed, small_disk):
