@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("mujoco")
 
@@ -89,3 +90,9 @@ def test_tracks_come_back_from_their_cache(trained, clips, tmp_path):
     assert torch.equal(fresh.tracks.latents, cached.tracks.latents)
     assert fresh.tracks.captions == cached.tracks.captions
     assert fresh.tracks.lengths == cached.tracks.lengths
+
+
+def test_samples_are_written_on_the_way(trained):
+    with Image.open(trained[0] / "pack" / "samples" / "000020.webp") as sample:
+        # One held-out clip: the real one on the left, the made one on the right, two sections and the start image.
+        assert (sample.size, sample.n_frames) == ((96, 32), 73)
