@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 
 from longtake.backbones import load_backbone
+from longtake.backbones.rollout import roll_out
 from longtake.evaluation.embedded import camera_agreement, section_numbers, sections_of, to_images
 from longtake.evaluation.metrics import color_distance
-from longtake.evaluation.rollout import roll_out
 from longtake.plan import make_plan
 from longtake.schedule import parse
 from longtake.toybox import dominant_command, with_command

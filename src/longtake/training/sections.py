@@ -7,11 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
+from PIL import Image
 from torch import Tensor, nn
 
 from longtake.backbones import Backbone
+from longtake.backbones.rollout import roll_out
 from longtake.flow import draw_sigmas, interpolate, target_velocity
 from longtake.packing import History, pack
+from longtake.plan import make_plan
+from longtake.schedule import parse
 from longtake.training.cache import Tracks
 from longtake.training.config import SectionConfig
 from longtake.training.corruption import corrupt
@@ -103,10 +108,31 @@ class SectionStage(Stage):
             losses.append(torch.nn.functional.mse_loss(velocity.float(), target_velocity(target.float(), noise)).item())
         return float(np.mean(losses))
 
+    @torch.no_grad()
+    def write_samples(self, path: Path, sections: int = 3) -> None:
+        """Some held-out clips beside what the model makes of their first image and captions, as one moving picture."""
+        c, count = self.config, min(self.config.sample_clips, len(self.held_out.lengths))
+        if c.stage == "base":
+            return  # a plain video model has no history to go on from
+        order = self.backbone.settings.order
+        schedule = parse(c.schedules[order])
+        sections = min(sections, (self.held_out.lengths[0] - 1) // schedule.generated)
+        plan = make_plan(schedule, 1 + schedule.generated * sections, order=order, gaps=c.gaps)
+        true = self.held_out.latents[:count, : plan.frames].transpose(1, 2)
+        prompts = [[words[0] for words in track] for track in self.held_out.captions[:count]]
+        made = roll_out(self.backbone, plan, true[:, :, :1], prompts, c.loop.seed)
+        images = [self.backbone.codec.decode(one)[0] for half in (true, made) for one in half.split(1)]
+        film = rearrange(torch.stack(images), "(half n) c T H W -> T (n H) (half W) c", half=2)
+        pictures = [Image.fromarray(p) for p in film.float().add(1.0).mul(127.5).round().to(torch.uint8).cpu().numpy()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        duration = round(1000 / self.backbone.settings.fps)
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0, quality=80)
+
     def evaluate(self, folder: Path, step: int) -> Mapping[str, float]:
         """The same loss on training tracks and on held-out ones."""
         count = self.config.held_out_clips
         with torch.compiler.set_stance("force_eager"):  # its shapes are others: not worth graphs of their own
+            self.write_samples(folder / "samples" / f"{step:06d}.webp")
             return {
                 "training_loss": self.fixed_loss(self.tracks, self.numbers, count),
                 "held_out_loss": self.fixed_loss(self.held_out, self.held_out_numbers, count),

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longtake.backbones import Backbone
+from longtake.backbones.backbone import Backbone
 from longtake.flow import SOLVERS, noise, sigmas
 from longtake.packing import History, pack
 from longtake.plan import Plan
