@@ -39,14 +39,16 @@ def examples() -> list[tuple[Path, str]]:
 def run(options: Options) -> int:
     """Makes the video."""
     from longtake.cli.generate import make_video
+    from longtake.pipeline import Run
 
     known = examples()
     if not 1 <= options.example <= len(known):
         raise InputError(f"there is no example {options.example}; there are 1 to {len(known)}")
     image, prompt = known[options.example - 1]
     print(f'"{prompt}"', file=sys.stderr)
-    folder = options.output.with_suffix(".run")
-    if (folder / "config.json").exists() and (folder / "sections").is_dir():
-        shutil.rmtree(folder)  # the demo's own earlier run
+    folder = options.output.parent / f"{options.output.stem}.run"
+    if (folder / "config.json").exists() and (earlier := Run.open(folder)).request.image in [path for path, _ in known]:
+        with earlier.lock():
+            shutil.rmtree(folder)  # the demo's own
     data = {"image": str(image), "prompt": prompt, "seconds": options.seconds, "seed": options.seed, "scale": 4}
-    return make_video(data | ({"order": options.order} if options.order else {}), options.output, None, False, False)
+    return make_video(data | ({"order": options.order} if options.order else {}), options.output, folder, False, False)
