@@ -1,18 +1,20 @@
 """The three stages at tiny size, on real clips of the toybox: twenty steps each, the same numbers every time."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 import torch
 from PIL import Image
-
-pytest.importorskip("mujoco")
 
 from longtake.backbones import load_backbone
 from longtake.errors import ConfigError
 from longtake.toybox import write_clips
 from longtake.training import Logged, prepare, train
 from longtake.training.config import PRESETS
+
+# Not importorskip: importing MuJoCo before the toybox does would choose a drawing library that needs a screen.
+pytestmark = pytest.mark.skipif(find_spec("mujoco") is None, reason="needs MuJoCo, the extra `toybox`")
 
 
 @pytest.fixture(scope="session")
