@@ -38,7 +38,7 @@ class Options:
     """vanilla (forward, streams) or inverted (from the end to the start image)."""
     schedule: str | None = None
     """What each section sees; see longtake show."""
-    gaps: Literal["clamped", "true"] | None = None
+    gaps: Literal["true", "clamped"] | None = None
     """Whether RoPE sees true distances or those that the model was trained with."""
     num_inference_steps: Annotated[int | None, tyro.conf.arg(aliases=["--steps"])] = None
     """Steps of each section."""

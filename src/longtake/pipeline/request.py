@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from longtake.errors import InputError
-from longtake.plan import Plan, default_order, make_plan, sections_for
+from longtake.plan import Gaps, Plan, default_order, make_plan, sections_for
 from longtake.schedule import parse
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Request(BaseModel):
     model: str = "embedded"
     order: str | None = None
     schedule: str | None = None
-    gaps: Literal["clamped", "true"] | None = None
+    gaps: Gaps | None = None
     steps: int | None = Field(default=None, ge=1, le=1000)
     solver: Literal["euler", "unipc"] | None = None
     guidance: float | None = Field(default=None, ge=1.0, le=100.0)
@@ -54,7 +54,7 @@ class Config(BaseModel):
     fingerprint: str  # of the model's files
     order: str
     schedule: str
-    gaps: Literal["clamped", "true"]
+    gaps: Gaps
     missing: Literal["absent", "zeros"]
     frames: int
     temporal_ratio: int

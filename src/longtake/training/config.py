@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from longtake.backbones.architecture import CodecShape, TextShape, TransformerShape
 from longtake.errors import ConfigError
-from longtake.plan import INVERTED, VANILLA
+from longtake.plan import INVERTED, VANILLA, Gaps
 from longtake.training.optim import OptimizerSettings
 
 __all__ = ["PRESETS", "CodecConfig", "LoopConfig", "SectionConfig", "read_config", "resolve_config", "write_config"]
@@ -91,7 +91,7 @@ class SectionConfig(StageLimits):
         "inverted": INVERTED,
     }
     shares: dict[str, float] = {"vanilla": 0.65, "inverted": 0.35}  # of steps
-    gaps: Literal["clamped", "true"] = "clamped"
+    gaps: Gaps = "clamped"
     first_share: float = 0.2  # of steps that train the section made first
     second_share: float = 0.15
     starts: tuple[int, ...] = (0, 72, 144)  # images of a clip at which an encoding of it begins
