@@ -152,6 +152,8 @@ REFUSED = {
     "no folder": ({}, ["--output", "nowhere/a.mp4"], "nowhere: there is no such folder to write a.mp4 into"),
     "folder": ({}, ["--output", "."], ". is a folder; name a file"),
     "root": ({}, ["--output", "/"], "/ is a folder; name a file"),
+    "no place": ({}, ["--output", "/proc/a.mp4", "--run-dir", "run"], "/proc/a.mp4 cannot be written"),
+    "long name": ({}, ["--output", "a" * 300 + ".mp4"], "a.mp4 cannot be written (File name too long)"),
     "format": ({}, ["--output", "a.avi"], "a.avi: the video is written as MP4; name it a.mp4"),
     "run folder": ({}, ["--run-dir", "letter.png/run"], "the run cannot be written"),
     "other files": ({}, ["--run-dir", "."], "holds other files"),

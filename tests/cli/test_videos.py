@@ -187,6 +187,7 @@ def test_a_full_disk_is_told_and_what_was_made_stays(there, tiny_backbone_folder
     err = capsys.readouterr().err
     assert err.startswith(f"error: {there / 'b.run' / 'video.mp4'}: cannot be appended to (File too large)")
     assert not (there / "b.mp4").exists()
+    assert err.endswith(f"go on with: longtake resume {there / 'b.run'}\n")
     assert len(read_video(there / "b.run" / "video.mp4")) == 73
     assert main(["resume", str(there / "b.run"), "--json"]) == 0
     assert (there / "b.mp4").read_bytes() == (there / "a.mp4").read_bytes()
@@ -199,7 +200,9 @@ def test_latents_that_are_not_finite_are_told_with_their_section(there, tiny_bac
     state["history_patch_embed.proj.k4h8w8.weight"][:] = float("nan")
     save_file(state, weights, metadata={"format": "pt"})
     assert main(asking(there, model, there / "b.mp4", "--json")) == 2
-    assert capsys.readouterr().err.startswith("error: section 1 (frames 10 to 18) is not finite; the sections before")
+    err = capsys.readouterr().err
+    assert err.startswith("error: section 1 (frames 10 to 18) is not finite; the sections before")
+    assert err.endswith(f"longtake resume {there / 'b.run'} --from-section 1 --seed SEED\n")
     assert [p.name for p in (there / "b.run" / "sections").iterdir()] == ["0000.safetensors"]
     assert not (there / "b.mp4").exists()
 
@@ -216,9 +219,9 @@ def test_an_interrupted_run_says_how_to_go_on(there, tiny_backbone_folder, capsy
                 raise KeyboardInterrupt
 
     request = read_request(json.loads(read_comment(there / "a.mp4")))
-    output, run = there / "a.mp4", there / "b.run"
+    output, run = there / "c.mp4", there / "b.run"
     assert follow(interrupted(generate(request, output, run)), run, as_json) == 130
     err = capsys.readouterr().err
     assert err.endswith(f"Stopped; every finished section is kept.\n  go on with: longtake resume {run}\n")
     assert main(["resume", str(run), "--json"]) == 0
-    assert (there / "b.mp4").read_bytes() == (there / "a.mp4").read_bytes()
+    assert (there / "c.mp4").read_bytes() == (there / "a.mp4").read_bytes()

@@ -182,11 +182,13 @@ def test_sections_that_are_there_are_not_made_again(undisturbed, backbone, tmp_p
     assert contents(run.folder) == undisturbed.contents
 
 
-def test_a_finished_run_gives_its_video_again(undisturbed, backbone, tmp_path):
+def test_a_finished_run_gives_its_video_again(undisturbed, backbone, tmp_path, contents):
     run = copy_of(undisturbed, tmp_path)
+    run.video.write_bytes(run.video.read_bytes()[:-100])
     events = list(make(run, tmp_path / "a.mp4", backbone))
-    assert not [e for e in events if isinstance(e, Step)]
+    assert [type(e) for e in events] == [Planned, Finished]
     assert (tmp_path / "a.mp4").read_bytes() == undisturbed.video
+    assert contents(run.folder) == undisturbed.contents
 
 
 def test_leftovers_of_a_killed_run_are_cleared_away(undisturbed, backbone, tmp_path):
@@ -292,6 +294,7 @@ def test_a_run_whose_files_cannot_be_read_is_refused(undisturbed, tmp_path, name
 
 def test_a_section_that_cannot_be_read_is_named(undisturbed, backbone, tmp_path, contents):
     run = copy_of(undisturbed, tmp_path)
+    run.section_path(3).unlink()
     path = run.section_path(1)
     whole = path.read_bytes()
     for content in (whole[:-10], b"", bytes(100)):
@@ -319,6 +322,33 @@ def test_a_model_whose_files_changed_does_not_go_on_with_a_run(asked, backbone, 
     with pytest.raises(ModelError, match="the model's files changed since this run began; start a new run"):
         next(make(Run.open(tmp_path / "run"), tmp_path / "a.mp4"))
     assert files_in(tmp_path / "run") == before
+
+
+def test_a_reroll_with_a_model_whose_files_changed_forgets_nothing(asked, backbone, tiny_backbone_folder, tmp_path):
+    model = shutil.copytree(tiny_backbone_folder, tmp_path / "model")
+    list(generate(asked(model=str(model), seconds=3), tmp_path / "a.mp4", tmp_path / "run", backbone))
+    (model / "longtake.json").write_text((model / "longtake.json").read_text() + "\n")
+    before = files_in(tmp_path / "run")
+    with pytest.raises(ModelError, match="the model's files changed since this run began"):
+        reroll(Run.open(tmp_path / "run"), section=0, seed=1)
+    assert files_in(tmp_path / "run") == before
+
+
+def test_a_video_goes_where_it_was_asked_for_and_that_of_a_copied_run_beside_the_copy(asked, backbone, tmp_path):
+    output, folder = tmp_path / "videos" / "a.mp4", tmp_path / "runs" / "b.run"
+    output.parent.mkdir()
+    next(generate(asked(seconds=3), output, folder, backbone))
+    assert Run.open(folder).output == output
+    assert Run.open(shutil.copytree(folder, tmp_path / "c.run")).output == tmp_path / "c.mp4"
+    (folder / "output.json").write_text("{")
+    with pytest.raises(RunError, match=r"output\.json: cannot be read"):
+        _ = Run.open(folder).output
+
+
+def test_a_run_beside_its_video_notes_no_place(undisturbed, asked, backbone, tmp_path):
+    next(generate(asked(seconds=3), tmp_path / "a.mp4", tmp_path / "a.run", backbone))
+    assert not (tmp_path / "a.run" / "output.json").exists()
+    assert Run.open(tmp_path / "a.run").output == tmp_path / "a.mp4"
 
 
 def test_latents_that_are_not_finite_name_their_section(asked, tiny_backbone_folder, tmp_path):

@@ -23,7 +23,7 @@ class Options:
     folder: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
     output: Path | None = None
-    """The finished video; default: the folder's name without .run, plus .mp4, beside it."""
+    """The finished video; default: where it was to go when the run began, or beside a run that was copied since."""
     from_section: int | None = None
     """The first section to make again, in the order of making, from 0."""
     seed: int | None = None
@@ -39,8 +39,8 @@ def run(options: Options) -> int:
 
     if (options.from_section is None) != (options.seed is None):
         raise InputError("--from-section and --seed go together: which section to begin with, and its new seed")
-    run, folder = Run.open(options.folder), options.folder.resolve()
-    output = options.output or folder.with_name(folder.name.removesuffix(".run") + ".mp4")
+    run = Run.open(options.folder)
+    output = options.output or run.output
     if options.from_section is not None and options.seed is not None:
         check_output(output)
         run = reroll(run, options.from_section, options.seed)

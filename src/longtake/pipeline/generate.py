@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longtake.backbones import Backbone, load_backbone
-from longtake.errors import ModelError, NumericsError
+from longtake.errors import ModelError, NumericsError, OutputError
 from longtake.flow import SOLVERS, guide, noise, sigmas
 from longtake.media import fit, load_image, write_video
 from longtake.packing import History, Packed, pack
@@ -20,7 +21,7 @@ from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
 from longtake.pipeline.preflight import check_output, fingerprint_of, preflight
 from longtake.pipeline.request import Request
 from longtake.pipeline.run import Run
-from longtake.plan import Section
+from longtake.plan import Plan, Section
 
 __all__ = ["generate", "make", "reroll"]
 
@@ -35,7 +36,7 @@ def generate(request: Request, output: Path, folder: Path, backbone: Backbone | 
     """
     checked = preflight(request, output, folder)
     image = fit(load_image(request.image), checked.config.height, checked.config.width)
-    run = Run.create(folder, request, checked.config, image)
+    run = Run.create(folder, request, checked.config, image, output)
     yield from make(run, output, backbone)
 
 
@@ -43,7 +44,12 @@ def reroll(run: Run, section: int, seed: int) -> Run:
     """The run with everything from the section made as `section` on to be made again, from another seed.
 
     Sections before it stay, bit for bit.
+
+    Raises:
+        RunError: there is no such section, or another process works on this run.
+        ModelError: the model's files changed since the run began; nothing is forgotten then.
     """
+    _check_model(run)
     return run.forget_from(section, {s.index: seed for s in run.config.plan().sections[section:]})
 
 
@@ -59,34 +65,54 @@ def make(run: Run, output: Path, backbone: Backbone | None = None) -> Iterator[E
     """
     config = run.config
     check_output(output)
-    with run.lock():
-        if fingerprint_of(config.model) != config.fingerprint:
-            raise ModelError(f"{config.model}: the model's files changed since this run began; start a new run")
+    with run.lock(), _hinted(run):
+        _check_model(run)
         plan = config.plan()
+        places = range(len(plan.sections))
         finished = sum(run.has_section(s.index) for s in plan.sections)
         yield Planned(plan, config.steps, finished, run.folder, run.video)
-        backbone = backbone or load_backbone(config.model)
-        history = History(missing=config.missing)
-        history.remember((0,), _start(run, backbone))
-        decoder = decoder_for(run, plan, backbone.codec)
-        last_read = {f: s.index for s in plan.sections for look in s.sees for f in look.frames}
-        text = _texts(run, backbone)
         run.rebuild_video()
-        images = sum(run.segment(place).images for place in range(len(plan.sections)) if run.has_segment(place))
-        for section in plan.sections:
-            began = time.monotonic()
-            if not run.has_section(section.index):
-                run.write_section(section, (yield from _solve(run, section, history, backbone, text)))
-            latents = run.read_section(section).to(backbone.device)  # as whoever goes on reads it, to the bit
-            history.remember(section.frames, latents)
-            for decoded in decoder.add(section, latents):
-                run.write_images(decoded.place, decoded.images)
-                images += len(decoded.images)
-            history.forget([f for f in history.known if last_read.get(f, -1) <= section.index and f != 0])
-            yield SectionDone(section, latents, images, time.monotonic() - began)
-        segments = [run.segment(place) for place in range(len(plan.sections))]
-        write_video(segments, output, run.request.model_copy(update={"seeds": config.seeds}).model_dump_json())
+        if finished < len(plan.sections) or not all(map(run.has_segment, places)):
+            yield from _sections(run, plan, backbone or load_backbone(config.model))
+        comment = run.request.model_copy(update={"seeds": config.seeds}).model_dump_json()
+        write_video([run.segment(place) for place in places], output, comment)
     yield Finished(output, config.images)
+
+
+def _sections(run: Run, plan: Plan, backbone: Backbone) -> Iterator[Event]:
+    """Makes, decodes and encodes each section that the run lacks, and reads the others."""
+    history = History(missing=run.config.missing)
+    history.remember((0,), _start(run, backbone))
+    decoder = decoder_for(run, plan, backbone.codec)
+    last_read = {f: s.index for s in plan.sections for look in s.sees for f in look.frames}
+    text = _texts(run, backbone)
+    images = sum(run.segment(place).images for place in range(len(plan.sections)) if run.has_segment(place))
+    for section in plan.sections:
+        began = time.monotonic()
+        if not run.has_section(section.index):
+            run.write_section(section, (yield from _solve(run, section, history, backbone, text)))
+        latents = run.read_section(section).to(backbone.device)  # as whoever goes on reads it, to the bit
+        history.remember(section.frames, latents)
+        for decoded in decoder.add(section, latents):
+            run.write_images(decoded.place, decoded.images)
+            images += len(decoded.images)
+        history.forget([f for f in history.known if last_read.get(f, -1) <= section.index and f != 0])
+        yield SectionDone(section, latents, images, time.monotonic() - began)
+
+
+def _check_model(run: Run) -> None:
+    if fingerprint_of(run.config.model) != run.config.fingerprint:
+        raise ModelError(f"{run.config.model}: the model's files changed since this run began; start a new run")
+
+
+@contextmanager
+def _hinted(run: Run) -> Iterator[None]:
+    """Says how to go on to whom a full disk stops."""
+    try:
+        yield
+    except OutputError as error:
+        hint = f"what is finished is kept; when there is room, go on with: longtake resume {run.folder}"
+        raise OutputError(f"{error}\n  {hint}") from error
 
 
 def _solve(
@@ -103,7 +129,8 @@ def _solve(
     if not torch.isfinite(x).all():
         raise NumericsError(
             f"section {section.index} (frames {section.frames[0]} to {section.frames[-1]}) is not finite; "
-            "the sections before it are kept. Try another seed, or float32"
+            f"the sections before it are kept.\n"
+            f"  another seed may do: longtake resume {run.folder} --from-section {section.index} --seed SEED"
         )
     return x
 

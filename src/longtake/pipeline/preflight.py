@@ -94,12 +94,19 @@ def check_output(output: Path) -> None:
     Raises:
         OutputError: it cannot.
     """
-    if output.is_dir():
+    if os.path.isdir(output):
         raise OutputError(f"{output} is a folder; name a file, such as {output / 'video.mp4'}")
     if output.suffix.lower() != ".mp4":
         raise OutputError(f"{output}: the video is written as MP4; name it {output.with_suffix('.mp4').name}")
     parent = output.parent
-    if not parent.is_dir():
+    if not os.path.isdir(parent):
         raise OutputError(f"{parent}: there is no such folder to write {output.name} into")
-    if not os.access(parent, os.W_OK) or (output.exists() and not os.access(output, os.W_OK)):
-        raise OutputError(f"{output} cannot be written: no permission")
+    if os.path.exists(output) and not os.access(output, os.W_OK):
+        raise OutputError(f"{output} cannot be written: no permission to replace it")
+    trial = output.with_name(output.name + ".unfinished")  # the name that it will be written under
+    try:
+        if not os.path.exists(trial):  # else somebody is writing it, or was killed then
+            trial.touch(exist_ok=False)
+            trial.unlink()
+    except OSError as error:
+        raise OutputError(f"{output} cannot be written ({error.strerror})") from error

@@ -2,6 +2,7 @@
 
 request.json                 as asked
 config.json                  as resolved
+output.json                  where the finished video goes, if it is not beside the folder under its name
 start.png                    the start image as the model sees it
 start.safetensors            its latents
 sections/0003.safetensors    latents of the section made as the fourth (float32), its frames and seed
@@ -44,8 +45,10 @@ class Run:
         self.generated = parse(config.schedule).generated
 
     @classmethod
-    def create(cls, folder: Path, request: Request, config: Config, image: np.ndarray) -> Run:
-        """A new run in a folder that does not exist yet or is empty.
+    def create(
+        cls, folder: Path, request: Request, config: Config, image: np.ndarray, output: Path | None = None
+    ) -> Run:
+        """A new run in a folder that does not exist yet or is empty; its video goes to `output`, or beside the folder.
 
         Raises:
             OutputError: the folder cannot be written; it is as it was then.
@@ -57,6 +60,8 @@ class Run:
             (folder / "sections").mkdir(parents=True, exist_ok=True)
             (folder / "segments").mkdir(exist_ok=True)
             save_image(image, folder / "start.png")
+            if output and output.resolve() != _beside(folder):
+                _write_json(folder / "output.json", _Output(run=folder.resolve(), video=output.resolve()))
             _write_json(folder / "request.json", request)
             _write_json(folder / "config.json", config)  # last: a folder with a config is a whole run
         except (OSError, OutputError) as error:
@@ -80,6 +85,22 @@ class Run:
         except (OSError, ValidationError) as error:
             raise RunError(f"{folder}: the run's request or config cannot be read ({error})") from error
         return cls(folder, request, config)
+
+    @property
+    def output(self) -> Path:
+        """Where the finished video goes: as was asked when the run began. That of a copied run goes beside the copy.
+
+        Raises:
+            RunError: the file that says so cannot be read.
+        """
+        path = self.folder / "output.json"
+        if not path.exists():
+            return _beside(self.folder)
+        try:
+            noted = _Output.model_validate_json(path.read_text())
+        except (OSError, ValidationError) as error:
+            raise RunError(f"{path}: cannot be read ({error}); delete it to have the video beside the run") from error
+        return noted.video if noted.run == self.folder.resolve() else _beside(self.folder)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -216,10 +237,23 @@ def check_new(folder: Path) -> None:
     """
     if (folder / "config.json").exists():
         raise RunError(f"{folder} holds a run already: go on with `longtake resume {folder}`, or name another folder")
-    begun = {"start.png", "request.json", "config.json.unfinished", "request.json.unfinished"}
-    foreign = next((path for path in folder.rglob("*") if path.is_file() and path.name not in begun), None)
+    begun = {"start.png", "output.json", "request.json"}
+    names = (p.name.removesuffix(".unfinished") for p in folder.rglob("*") if p.is_file())
+    foreign = next((name for name in names if name not in begun | {"config.json"}), None)
     if foreign:
-        raise RunError(f"{folder} holds other files, such as {foreign.name}; name a folder that is new or empty")
+        raise RunError(f"{folder} holds other files, such as {foreign}; name a folder that is new or empty")
+
+
+class _Output(BaseModel):
+    """Where a run's video goes, as long as the run is where it began."""
+
+    run: Path
+    video: Path
+
+
+def _beside(folder: Path) -> Path:
+    folder = folder.resolve()
+    return folder.with_name(folder.name.removesuffix(".run") + ".mp4")
 
 
 def _write_json(path: Path, content: BaseModel) -> None:
