@@ -81,6 +81,18 @@ def test_videos_are_h264_in_yuv420p_of_the_right_size_and_rate(segments, video):
             assert stream.average_rate == 12
 
 
+def test_players_are_told_the_colors(segments, video, tmp_path):
+    """ITU-T H.273 calls BT.709 1, for space, primaries and transfer; range 1 is limited."""
+    join_segments(segments, tmp_path / "growing.mp4")
+    for path in (segments[0].path, video, tmp_path / "growing.mp4"):
+        with av.open(str(path)) as container:
+            context = container.streams.video[0].codec_context
+            colors = context.colorspace, context.color_primaries, context.color_trc, context.color_range
+            frame = next(container.decode(video=0))
+        assert colors == (1, 1, 1, 1)
+        assert (frame.colorspace, frame.color_range) == (1, 1)
+
+
 def test_each_segment_begins_with_its_only_key_frame_and_has_no_b_frames(segments):
     for segment in segments:
         packets = packets_of(segment.path)
@@ -166,10 +178,14 @@ def test_a_growing_video_plays_at_every_length_and_only_ever_grows(segments, tmp
         assert len(read_video(growing)) == images
 
 
-def test_a_video_may_begin_with_a_later_segment(segments, tmp_path):
+def test_a_video_that_begins_with_a_later_segment_plays_at_once(segments, tmp_path):
     """As the growing video of the inverted order does."""
     join_segments(segments[2:], tmp_path / "end.mp4")
-    assert len(read_video(tmp_path / "end.mp4")) == 16
+    assert seconds_of(tmp_path / "end.mp4") == [Fraction(i, 12) for i in range(16)]
+    join_segments(segments[1:3], tmp_path / "grown.mp4")
+    append_segment(tmp_path / "grown.mp4", segments[3], since=segments[1].first)
+    join_segments(segments[1:], tmp_path / "joined.mp4")
+    assert (tmp_path / "grown.mp4").read_bytes() == (tmp_path / "joined.mp4").read_bytes()
 
 
 def test_a_finished_video_plays_while_it_downloads(video):

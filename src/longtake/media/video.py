@@ -16,6 +16,7 @@ from pathlib import Path
 import av
 import av.error
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 from PIL import Image
 
@@ -45,7 +46,8 @@ def _rate(fps: float) -> Fraction:
 def write_segment(images: np.ndarray, path: Path, first: int, fps: float, crf: int = 16, scale: int = 1) -> Segment:
     """Encodes uint8 images "T H W 3" that begin at image `first` of the video; the file is there whole or not at all.
 
-    H.264, yuv420p, one key frame at the start, no B-frames. `scale` enlarges each side (Lanczos).
+    H.264, yuv420p in BT.709 colors and tagged so, one key frame at the start, no B-frames. `scale` enlarges each side
+    (Lanczos).
 
     Raises:
         OutputError: the disk is full or the folder cannot be written.
@@ -57,11 +59,17 @@ def write_segment(images: np.ndarray, path: Path, first: int, fps: float, crf: i
         stream = container.add_stream("libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = 1 / rate
-        stream.options = {"crf": str(crf), "preset": "medium", "bf": "0", "g": str(len(images)), "threads": "1"}
+        context = stream.codec_context
+        # What is not tagged is guessed by each player from the size. ITU-T H.273: 1 is BT.709 (and limited range).
+        context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
+        # "veryfast" takes a third of the time of "medium", for 0.1 dB and 2% of the bytes (demo video, crf 16).
+        stream.options = {"crf": str(crf), "preset": "veryfast", "bf": "0", "g": str(len(images)), "threads": "1"}
         for i, image in enumerate(images):
             if scale > 1:
                 image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
             frame.pts, frame.time_base = i, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -96,9 +104,10 @@ def _ticks(stream: VideoStream) -> Fraction:
     return 1 / stream.average_rate / stream.time_base
 
 
-def _fragments(segment: Segment, each: Fraction, begins: bool) -> bytes:
-    """What a segment adds to a growing video, which it begins or goes on with; each image lasts that many ticks."""
-    skipped, ticks = TRAILERS if begins else (*HEADERS, *TRAILERS), round(segment.first * each)
+def _fragments(segment: Segment, each: Fraction, since: int) -> bytes:
+    """What a segment adds to a growing video that begins at image `since`; each image lasts that many ticks."""
+    skipped = TRAILERS if segment.first == since else (*HEADERS, *TRAILERS)
+    ticks = round((segment.first - since) * each)
     return b"".join(
         _begun_at(box, ticks) if kind == b"moof" else box
         for kind, box in _boxes(segment.path.read_bytes())
@@ -106,15 +115,15 @@ def _fragments(segment: Segment, each: Fraction, begins: bool) -> bytes:
     )
 
 
-def append_segment(video: Path, segment: Segment) -> None:
-    """Adds a segment to the end of a growing video, which it begins if there is none.
+def append_segment(video: Path, segment: Segment, since: int = 0) -> None:
+    """Adds a segment to the end of a growing video that begins at image `since`, or begins it.
 
     Raises:
         OutputError: the disk is full or the file cannot be written; segment and video are as they were.
     """
     size = video.stat().st_size if video.exists() else 0
     with av.open(str(segment.path)) as source:
-        fragments = _fragments(segment, _ticks(source.streams.video[0]), begins=not size)
+        fragments = _fragments(segment, _ticks(source.streams.video[0]), since)
     try:
         with open(video, "ab") as file:
             file.write(fragments)
@@ -125,7 +134,7 @@ def append_segment(video: Path, segment: Segment) -> None:
 
 
 def join_segments(segments: Sequence[Segment], path: Path) -> None:
-    """Writes a growing video anew from segments that follow each other.
+    """Writes a growing video anew from segments that follow each other; it plays from its own beginning.
 
     Raises:
         OutputError: the disk is full or the file cannot be written.
@@ -133,8 +142,8 @@ def join_segments(segments: Sequence[Segment], path: Path) -> None:
     with av.open(str(segments[0].path)) as source:
         each = _ticks(source.streams.video[0])
     with whole(path) as unfinished, open(unfinished, "wb") as file:
-        for i, segment in enumerate(segments):
-            file.write(_fragments(segment, each, begins=i == 0))
+        for segment in segments:
+            file.write(_fragments(segment, each, segments[0].first))
 
 
 def write_video(segments: Sequence[Segment], path: Path, comment: str) -> None:

@@ -42,6 +42,7 @@ class Run:
     def __init__(self, folder: Path, request: Request, config: Config) -> None:
         self.folder, self.request, self.config = folder, request, config
         self.video = folder / "video.mp4"
+        self._shown = range(0)  # the places in time that this object has put into the growing video
         self.generated = parse(config.schedule).generated
 
     @classmethod
@@ -183,9 +184,9 @@ class Run:
         segment = self.segment(place)
         c = self.config
         write_segment(images, segment.path, segment.first, c.fps, c.crf, c.scale)
-        last = place == 0 or (self.has_segment(place - 1) and not self.has_segment(place + 1))
-        if last and self.video.exists() == (place > 0):
-            append_segment(self.video, segment)
+        if self._shown and place == self._shown.stop:
+            append_segment(self.video, segment, self.segment(self._shown.start).first)
+            self._shown = range(self._shown.start, place + 1)
         else:
             self.rebuild_video()
 
@@ -193,8 +194,9 @@ class Run:
         """Writes the growing video anew from the segments that are there and follow each other."""
         places = sorted(int(path.stem) for path in (self.folder / "segments").glob("*.mp4"))
         contiguous = [place for i, place in enumerate(places) if place == places[0] + i]
-        if contiguous:
-            join_segments([self.segment(p) for p in contiguous], self.video)
+        self._shown = range(places[0], places[0] + len(contiguous)) if places else range(0)
+        if self._shown:
+            join_segments([self.segment(place) for place in self._shown], self.video)
         else:
             self.video.unlink(missing_ok=True)
 
