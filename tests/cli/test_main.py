@@ -157,6 +157,7 @@ REFUSED = {
     "format": ({}, ["--output", "a.avi"], "a.avi: the video is written as MP4; name it a.mp4"),
     "run folder": ({}, ["--run-dir", "letter.png/run"], "the run cannot be written"),
     "other files": ({}, ["--run-dir", "."], "holds other files"),
+    "device": ({}, ["--device", "cuda:99"], "there is no device 'cuda:99' here; there are: cpu"),
     "no video": ({}, ["--from", "nowhere.mp4"], "nowhere.mp4: there is no such video"),
     "no request": ({}, ["--from", "start.png"], "start.png: no request of longtake is in its metadata"),
     "a letter": ({}, ["--from", "letter.mp4"], "letter.mp4: not a video that can be read"),
@@ -219,6 +220,17 @@ def test_the_module_is_the_command():
     assert done.stderr.startswith("error: there is no verb 'fly'")
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
     assert shown.stdout.startswith("longtake: long videos, section by section.")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """As in `longtake show ... | head -1`, with a pipe that nobody reads."""
+    script = "import sys; from longtake.cli import main; sys.exit(main(sys.argv[1:]))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", script, "show", "td_f16k4f2k2f1k1_g9", "--seconds", "60"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_help_loads_no_torch():

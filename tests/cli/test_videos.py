@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 import resource
 import shutil
 
@@ -48,7 +49,7 @@ def test_json_lines_say_what_happens(there, tiny_backbone_folder, capsys):
     assert main(asking(there, tiny_backbone_folder, there / "b.mp4", "--json")) == 0
     said = capsys.readouterr()
     rows = [json.loads(line) for line in said.out.splitlines()]
-    planned = {"event": "planned", "sections": 3, "steps": 2, "finished": 0, "run": str(there / "b.run")}
+    planned = {"event": "planned", "sections": 3, "steps": 2, "finished": 0, "run": str(there / "b.run"), "unread": []}
     finished = {"event": "finished", "video": str(there / "b.mp4"), "images": 109}
     assert (rows[0], rows[-1]) == (planned, finished)
     assert [(r["event"], r["section"], r["images"]) for r in rows[1:-1]] == [
@@ -63,7 +64,24 @@ def test_people_see_progress_on_stderr_and_the_video_on_stdout(there, tiny_backb
     said = capsys.readouterr()
     assert said.out == f"{there / 'b.mp4'}\n"
     assert f"3 sections of 2 steps; the video grows in {there / 'b.run' / 'video.mp4'}" in said.err
+    assert re.findall(r"^section (\d/3): \d+\.\d s$", said.err, re.MULTILINE) == ["1/3", "2/3", "3/3"]
     assert "109 images" in said.err
+
+
+def test_words_that_the_model_does_not_know_are_told(there, tiny_backbone_folder, capsys):
+    command = asking(there, tiny_backbone_folder, there / "b.mp4")
+    command[command.index("a red ball")] = "a red cat, and a ball"
+    assert main(command) == 0
+    assert "the model cannot read of the prompt: cat\n" in capsys.readouterr().err
+
+
+def test_an_interruption_before_anything_is_there_promises_nothing(tmp_path, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+        yield
+
+    assert follow(interrupted(), tmp_path / "a.run", as_json=False) == 130
+    assert "longtake resume" not in capsys.readouterr().err
 
 
 def test_the_same_command_gives_the_same_bytes(there, tiny_backbone_folder, made):

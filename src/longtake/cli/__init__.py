@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -52,10 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = tyro.cli(
             module.Options, args=arguments[1:], prog=f"longtake {verb}", description=module.Options.__doc__
         )
-        return module.run(options)
+        code = module.run(options)
+        sys.stdout.flush()
+        return code
     except LongtakeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -24,6 +24,8 @@ class Options:
     """vanilla (forward) or inverted (from the end to the start image)."""
     seed: int = 0
     """Another seed, another video."""
+    device: str = "auto"
+    """cpu, cuda, ... or auto: a GPU where there is one."""
     output: Path = Path("longtake-demo.mp4")
     """The video."""
 
@@ -51,4 +53,5 @@ def run(options: Options) -> int:
         with earlier.lock():
             shutil.rmtree(folder)  # the demo's own
     data = {"image": str(image), "prompt": prompt, "seconds": options.seconds, "seed": options.seed, "scale": 4}
-    return make_video(data | ({"order": options.order} if options.order else {}), options.output, folder, False, False)
+    data |= {"order": options.order} if options.order else {}
+    return make_video(data, options.output, folder, options.device, dry_run=False, as_json=False)

@@ -58,6 +58,8 @@ class Options:
     """Pixels of the file for each pixel made."""
     crf: int | None = None
     """Quality of the file: 0 lossless, 16 very good, 28 small."""
+    device: str = "auto"
+    """cpu, cuda, ... or auto: a GPU where there is one."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """A video made by longtake: its request is repeated, with what is given here changed."""
     dry_run: bool = False
@@ -80,10 +82,12 @@ def run(options: Options) -> int:
     given = {**_repeated(options.from_), **given}
     if "image" not in given:
         raise InputError("a start image is missing; --image FILE names one, `longtake demo` brings its own")
-    return make_video(given, options.output, options.run_dir, options.dry_run, options.json)
+    return make_video(given, options.output, options.run_dir, options.device, options.dry_run, options.json)
 
 
-def make_video(data: dict[str, Any], output: Path, folder: Path | None, dry_run: bool, as_json: bool) -> int:
+def make_video(
+    data: dict[str, Any], output: Path, folder: Path | None, device: str, dry_run: bool, as_json: bool
+) -> int:
     """Checks and makes the video of loose request data."""
     from longtake.cli.progress import follow
     from longtake.pipeline.request import read_request
@@ -91,13 +95,14 @@ def make_video(data: dict[str, Any], output: Path, folder: Path | None, dry_run:
     request = read_request(data)
     folder = folder or output.parent / f"{output.stem}.run"
     if dry_run:
-        from longtake.pipeline import preflight
+        from longtake.pipeline import find_device, preflight
 
+        find_device(device)
         _report(preflight(request, output, folder), as_json)
         return 0
     from longtake.pipeline import generate
 
-    return follow(generate(request, output, folder), folder, as_json)
+    return follow(generate(request, output, folder, device=device), folder, as_json)
 
 
 def _repeated(video: Path | None) -> dict[str, Any]:

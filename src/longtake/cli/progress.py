@@ -25,7 +25,9 @@ def follow(events: Iterator[Event], folder: Path, as_json: bool) -> int:
         else:
             _show(events)
     except KeyboardInterrupt:
-        print(f"\nStopped; every finished section is kept.\n  go on with: longtake resume {folder}", file=sys.stderr)
+        print("\nStopped; every finished section is kept.", file=sys.stderr)
+        if (folder / "config.json").exists():
+            print(f"  go on with: longtake resume {folder}", file=sys.stderr)
         return 130
     return 0
 
@@ -37,7 +39,7 @@ def _print_json(events: Iterator[Event]) -> None:
         match event:
             case Planned():
                 row = {"event": "planned", "sections": len(event.plan.sections), "steps": event.steps,
-                       "finished": event.finished, "run": str(event.folder)}  # fmt: skip
+                       "finished": event.finished, "run": str(event.folder), "unread": event.unread}  # fmt: skip
             case SectionDone():
                 row = {"event": "section", "section": event.section.index, "frames": list(event.section.frames),
                        "images": event.images, "seconds": round(event.seconds, 3)}  # fmt: skip
@@ -57,12 +59,15 @@ def _show(events: Iterator[Event]) -> None:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-    planned = next(events)  # or an error, which then stands alone
+    with console.status("getting ready"):
+        planned = next(events)  # or an error, which then stands alone
     assert isinstance(planned, Planned)
     steps, total = planned.steps, len(planned.plan.sections)
     console.print(
         f"{total} sections of {steps} steps; the video grows in {planned.video}", soft_wrap=True, markup=False
     )
+    if planned.unread:
+        console.print(f"the model cannot read of the prompt: {', '.join(planned.unread)}", soft_wrap=True, markup=False)
     finished: list[Path] = []
     with Progress(*columns, console=console, transient=False) as bars:
         task = bars.add_task("getting ready", total=steps * total, completed=steps * planned.finished, note="")
@@ -78,6 +83,8 @@ def _show(events: Iterator[Event]) -> None:
                     )
                 case SectionDone():
                     bars.update(task, completed=(event.section.index + 1) * steps, note=f"{event.images} images")
+                    if not console.is_terminal:  # where a bar cannot move
+                        console.print(f"section {event.section.index + 1}/{total}: {event.seconds:.1f} s")
                 case Finished():
                     bars.update(task, description="finished", completed=steps * total, note=f"{event.images} images")
                     finished.append(event.path)

@@ -28,6 +28,8 @@ class Options:
     """The first section to make again, in the order of making, from 0."""
     seed: int | None = None
     """The seed of the sections that are made again."""
+    device: str = "auto"
+    """cpu, cuda, ... or auto: a GPU where there is one. Another device than before changes the last bits."""
     json: bool = False
     """Lines of JSON on stdout instead of a progress bar."""
 
@@ -35,7 +37,7 @@ class Options:
 def run(options: Options) -> int:
     """Goes on."""
     from longtake.cli.progress import follow
-    from longtake.pipeline import Run, check_output, make, reroll
+    from longtake.pipeline import Run, check_output, find_device, make, reroll
 
     if (options.from_section is None) != (options.seed is None):
         raise InputError("--from-section and --seed go together: which section to begin with, and its new seed")
@@ -43,5 +45,6 @@ def run(options: Options) -> int:
     output = options.output or run.output
     if options.from_section is not None and options.seed is not None:
         check_output(output)
+        find_device(options.device)
         run = reroll(run, options.from_section, options.seed)
-    return follow(make(run, output), options.folder, options.json)
+    return follow(make(run, output, device=options.device), options.folder, options.json)

@@ -2,7 +2,7 @@
 
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
 from longtake.pipeline.generate import generate, make, reroll
-from longtake.pipeline.preflight import Preflight, check_output, preflight
+from longtake.pipeline.preflight import Preflight, check_output, find_device, preflight
 from longtake.pipeline.request import Config, Request
 from longtake.pipeline.run import Run
 
@@ -17,6 +17,7 @@ __all__ = [
     "SectionDone",
     "Step",
     "check_output",
+    "find_device",
     "generate",
     "make",
     "preflight",

@@ -49,7 +49,8 @@ class StreamDecoder:
             return
         if place == 0:
             self.stream = self.codec.stream()
-            latents = torch.cat([frames_of(self.run, self.plan.sections, range(1)), latents], dim=2)
+            start = frames_of(self.run, self.plan.sections, range(1))
+            latents = torch.cat([start.to(latents.device), latents], dim=2)
         elif self.stream is None:  # after a stop: the stream is brought to where it was
             self.stream = self.codec.stream()
             known = range(max(0, first - self.codec.lead(self.generated)), first)

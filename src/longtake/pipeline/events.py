@@ -22,6 +22,7 @@ class Planned:
     finished: int
     folder: Path
     video: Path  # the file that grows
+    unread: tuple[str, ...]  # what the model cannot read of the prompt: unknown words, and what comes too late
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from longtake.media import fit, load_image, write_video
 from longtake.packing import History, Packed, pack
 from longtake.pipeline.decoding import decoder_for
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
-from longtake.pipeline.preflight import check_output, fingerprint_of, preflight
+from longtake.pipeline.preflight import check_output, find_device, fingerprint_of, preflight
 from longtake.pipeline.request import Request
 from longtake.pipeline.run import Run
 from longtake.plan import Plan, Section
@@ -28,16 +28,21 @@ __all__ = ["generate", "make", "reroll"]
 Velocity = Callable[[Tensor, Tensor | float], Tensor]
 
 
-def generate(request: Request, output: Path, folder: Path, backbone: Backbone | None = None) -> Iterator[Event]:
+def generate(
+    request: Request, output: Path, folder: Path, backbone: Backbone | None = None, device: str = "auto"
+) -> Iterator[Event]:
     """Makes a video into `output`; everything on the way is kept in the run folder `folder`.
+
+    The request's model is loaded onto `device`, unless it is given as `backbone`.
 
     Raises:
         LongtakeError: the request cannot be served; nothing is written then.
     """
+    find_device(device)
     checked = preflight(request, output, folder)
     image = fit(load_image(request.image), checked.config.height, checked.config.width)
     run = Run.create(folder, request, checked.config, image, output)
-    yield from make(run, output, backbone)
+    yield from make(run, output, backbone, device)
 
 
 def reroll(run: Run, section: int, seed: int) -> Run:
@@ -54,7 +59,7 @@ def reroll(run: Run, section: int, seed: int) -> Run:
 
 
 @torch.inference_mode()
-def make(run: Run, output: Path, backbone: Backbone | None = None) -> Iterator[Event]:
+def make(run: Run, output: Path, backbone: Backbone | None = None, device: str = "auto") -> Iterator[Event]:
     """Makes what a run lacks, from wherever it was stopped.
 
     Raises:
@@ -70,10 +75,14 @@ def make(run: Run, output: Path, backbone: Backbone | None = None) -> Iterator[E
         plan = config.plan()
         places = range(len(plan.sections))
         finished = sum(run.has_section(s.index) for s in plan.sections)
-        yield Planned(plan, config.steps, finished, run.folder, run.video)
         run.rebuild_video()
-        if finished < len(plan.sections) or not all(map(run.has_segment, places)):
-            yield from _sections(run, plan, backbone or load_backbone(config.model))
+        if finished == len(plan.sections) and all(map(run.has_segment, places)):
+            yield Planned(plan, config.steps, finished, run.folder, run.video, unread=())
+        else:
+            backbone = backbone or load_backbone(config.model, find_device(device))
+            unread = _unread(backbone, config.prompt)
+            yield Planned(plan, config.steps, finished, run.folder, run.video, unread)
+            yield from _sections(run, plan, backbone)
         comment = run.request.model_copy(update={"seeds": config.seeds}).model_dump_json()
         write_video([run.segment(place) for place in places], output, comment)
     yield Finished(output, config.images)
@@ -151,6 +160,11 @@ def _velocity(run: Run, backbone: Backbone, text: tuple[Tensor, Tensor | None], 
 def _texts(run: Run, backbone: Backbone) -> tuple[Tensor, Tensor | None]:
     positive = backbone.prompts.encode([run.config.prompt])
     return positive, backbone.prompts.encode([run.config.negative_prompt]) if run.config.guidance > 1.0 else None
+
+
+def _unread(backbone: Backbone, prompt: str) -> tuple[str, ...]:
+    report = backbone.prompts.report(prompt)
+    return (*report.unknown, *([report.lost] if report.lost else []))
 
 
 def _start(run: Run, backbone: Backbone) -> Float[Tensor, "1 c 1 h w"]:

@@ -7,13 +7,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from longtake.backbones import find_model, inspect_model
-from longtake.errors import ModelError, OutputError
+from longtake.errors import InputError, ModelError, OutputError
 from longtake.media import load_image
 from longtake.pipeline.request import Config, Request, resolve
 from longtake.pipeline.run import Run, check_new
 
-__all__ = ["Preflight", "check_output", "fingerprint_of", "preflight"]
+__all__ = ["Preflight", "check_output", "find_device", "fingerprint_of", "preflight"]
 
 SAMPLES = 256  # of each weight file enter the fingerprint; up to 16 MiB that is all of it
 SAMPLE = 1 << 16  # bytes
@@ -86,6 +88,23 @@ def preflight(request: Request, output: Path, folder: Path) -> Preflight:
         context_tokens=plan.schedule.context_tokens(height, width),
         disk_bytes=need,
     )
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name, such as cpu or cuda:1; "auto" is a GPU where there is one.
+
+    >>> find_device("cpu")
+    device(type='cpu')
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if name not in (*there, *(["cuda"] if len(there) > 1 else [])):
+        raise InputError(f"there is no device {name!r} here; there are: {', '.join(there)}")
+    return torch.device(name)
 
 
 def check_output(output: Path) -> None:
