@@ -98,7 +98,7 @@ def test_lines_keep_to_the_width(n, columns):
 
 
 def test_long_plans_leave_out_their_middle():
-    lines = draw_plan(planned(VANILLA, 100), Format()).splitlines()
+    lines = draw_plan(planned(VANILLA, 100), Format(), columns=140).splitlines()
     assert len(lines) == 3 + 60 + 1
     assert lines[3 + 30] == "      ...  40 sections are left out here"
     assert [int(line.split()[0]) for line in (lines[3 + 29], lines[3 + 31], lines[-1])] == [30, 71, 100]

@@ -90,6 +90,16 @@ def test_made_frames_fall_in_the_order_of_making():
     assert forward == pytest.approx(backward[::-1])
 
 
+@pytest.mark.parametrize("n", [1, 4, 300])
+@pytest.mark.parametrize("name", [VANILLA, INVERTED])
+def test_the_start_image_is_pointed_at(name, n):
+    picture = drawn(name, n)
+    assert words(picture).count("start image") == 1
+    (pointer,) = (path.get("d") for path in picture.iter(f"{SVG}path") if path.get("class") == "dot")
+    x = float(pointer.removeprefix("M").split()[0])
+    assert 0 < x - 104 <= (686 - 104) / (1 + 9 * n)  # within the first of all frames
+
+
 def test_numbers_stand_beside_each_section():
     said = words(drawn(VANILLA, 4))
     assert said.count("20-28") == 4

@@ -73,7 +73,7 @@ def run(options: Options) -> int:
     if options.json:
         print(json.dumps(_table(schedule, plan, format)))
     else:
-        columns = shutil.get_terminal_size(fallback=(140, 24)).columns
+        columns = shutil.get_terminal_size(fallback=(100, 24)).columns
         drawings = [draw_schedule(schedule, format)]
         drawings += [draw_plan(plan, format, columns)] if plan else []
         print("\n\n".join(drawings))

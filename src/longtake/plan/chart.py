@@ -71,7 +71,8 @@ def chart(plan: Plan, format: Format, colors: dict[Kernel, str]) -> Block:
             labeled = y
         marks.append("</g>")
         y += pitch
-    return Block((*_axis(format.seconds(plan.frames), y), *marks), y + 14)
+    marks += _start((STRIP_END - STRIP) / plan.frames / 2, y)
+    return Block((*_axis(format.seconds(plan.frames), y), *marks), y + 34)
 
 
 def legend(schedule: Schedule, colors: dict[Kernel, str]) -> Block:
@@ -98,6 +99,15 @@ def _axis(seconds: float, height: float) -> Iterator[str]:
     for i in range(int(seconds / step) + 1):
         x = STRIP + i * step * scale
         yield f'<path class="line" d="M{x:.1f} -4V{height:.1f}"/>' + text(x, -8, f"{i * step:g} s", "sub small middle")
+
+
+def _start(half: float, y: float) -> list[str]:
+    """A pointer from below to the middle of frame 0."""
+    x = STRIP + half
+    return [
+        f'<path class="dot" d="M{x:.2f} {y + 3:.2f}l4 7h-8z"/>',
+        text(x + 9, y + 11, "start image", "sub small"),
+    ]
 
 
 def _strip(row: Stage, frames: int, colors: dict[Kernel, str], tall: float) -> Iterator[str]:

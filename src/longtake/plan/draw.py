@@ -100,7 +100,7 @@ def draw_schedule(schedule: Schedule, format: Format) -> str:
     )  # fmt: skip
 
 
-def draw_plan(plan: Plan, format: Format, columns: int = 140) -> str:
+def draw_plan(plan: Plan, format: Format, columns: int = 100) -> str:
     """The sections in the order of making, a line for each: what it makes, where RoPE puts it, what it sees and costs.
 
     Lines are at most `columns` characters long, or as long as it takes to draw the video 20 characters wide.
