@@ -136,7 +136,7 @@ REFUSED = {
     "missing image": ({"image": "nowhere.png"}, [], "nowhere.png: there is no such image"),
     "corrupt image": ({"image": "corrupt.png"}, [], "corrupt.png: the picture cannot be read"),
     "no picture": ({"image": "letter.png"}, [], "letter.png: not a picture that can be read; PNG, JPEG"),
-    "schedule": ({}, ["--schedule", "f16k4_q2_g9"], "f16k4_q2_g9\n      ^ expected"),
+    "schedule": ({}, ["--schedule", "f16k4_q2_g9"], "error: f16k4_q2_g9\n             ^ expected"),
     "order": ({}, ["--order", "sideways"], "order 'sideways' is unknown; there are: vanilla, inverted"),
     "unservable": ({}, ["--order", "inverted", "--schedule", "f1k1_g9"], "the order inverted cannot serve"),
     "kernel": ({}, ["--schedule", "f16k8_g9"], "no history weights for the kernel k8"),

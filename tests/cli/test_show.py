@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import pytest
 import tyro
 
+from longtake.cli import main
 from longtake.cli.show import Options, run
 from longtake.errors import InputError, ModelError, OutputError, PlanError, ScheduleError
 from longtake.plan import INVERTED, VANILLA
@@ -122,6 +123,20 @@ def test_a_schedule_without_an_order_is_drawn_alone(capsys):
 def test_a_plan_that_was_asked_for_and_cannot_be_is_an_error(asked):
     with pytest.raises(PlanError, match=r"can serve|cannot serve"):
         show(ENDPOINT, *asked)
+
+
+@pytest.mark.parametrize("name", [VANILLA, INVERTED])
+@pytest.mark.parametrize("seconds", [1, 5, 12, 60, 3600, 86400])
+def test_a_drawing_for_a_pipe_fits_100_columns(capsys, monkeypatch, name, seconds):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    show(name, "--seconds", str(seconds))
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
+def test_the_caret_stands_under_its_place_on_the_terminal(capsys):
+    assert main(["show", "f16k4_q2_g9"]) == 2
+    name, caret = capsys.readouterr().err.splitlines()
+    assert name[caret.index("^")] == "q"
 
 
 def test_a_name_that_cannot_be_read_is_an_error():

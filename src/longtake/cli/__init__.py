@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except LongtakeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        lines = str(error).replace("\n", "\n" + " " * len("error: "))  # a caret stays under its place
+        print(f"error: {lines}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
