@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from longtake.media import read_video
-from longtake.pipeline import Run
+from longtake.pipeline import Run, generate
 from longtake.pipeline.decoding import ContextDecoder, StreamDecoder, decoder_for
 
 
@@ -59,6 +59,24 @@ def test_images_are_those_of_decoding_everything_at_once(run, truth, backbone):
         assert np.square(error).mean() < 255**2 / 10**4.5  # 45 dB; rounding alone is 59 dB
         assert error[:37].max() <= 1  # the first section has its whole past
         assert when == {3: 1, 2: 2, 1: 3, 0: 3}  # as soon as the section before it in time is there
+
+
+@pytest.mark.parametrize("generated", [1, 2, 5])
+def test_short_sections_are_decoded_behind_the_one_before_them(asked, backbone, tmp_path, generated):
+    wanted = asked(order="inverted", schedule=f"f1k1_x_g{generated}_f1k1f2k2_td", seconds=4 * generated / 3)
+    *_, finished = generate(wanted, tmp_path / "a.mp4", tmp_path / "run", backbone)
+    run = Run.open(tmp_path / "run")
+    sections = sorted(run.config.plan().sections, key=lambda s: s.frames[0])
+    assert (len(sections), finished.images) == (4, 1 + 16 * generated)
+    for path in run.folder.glob("segments/*"):
+        path.unlink()
+    places, when = decoded_by(decoder_for(run, run.config.plan(), backbone.codec), run, run.config.plan().sections)
+    assert when == {3: 1, 2: 2, 1: 3, 0: 3}
+    latents = torch.cat([run.read_start(), *(run.read_section(s) for s in sections)], dim=2)
+    truth = ((backbone.codec.decode(latents)[0].permute(1, 2, 3, 0) + 1) * 127.5).numpy()
+    images = np.concatenate([places[place] for place in range(4)])
+    assert images.shape == truth.shape
+    assert np.abs(images - truth)[: 1 + 8 * generated].max() <= 1  # two sections have their whole past
 
 
 def test_images_in_the_file_are_the_decoded_ones(undisturbed, truth):

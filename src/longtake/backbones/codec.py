@@ -108,8 +108,8 @@ class Codec:
         """The images of `latents` alone, decoded behind the frames `left` before them.
 
         For sections that are made from the end to the start. Exact with `lead` frames on the left (or all there are
-        since frame 0), close with a few: 4 frames gave 65 dB, 9 gave 100 dB against exact decoding. With none,
-        `latents` begin with frame 0.
+        since frame 0), close with a few: with the embedded codec 4 frames give 50 dB, 9 give 65 dB and 18 give 94 dB
+        against exact decoding. With none, `latents` begin with frame 0.
         """
         if left.shape[2] == 0:
             return self.decode(latents)
