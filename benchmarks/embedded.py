@@ -18,14 +18,15 @@ import torch
 from PIL import Image
 
 from longtake.backbones import load_backbone
+from longtake.backbones.pixels import to_images, to_pixels
 from longtake.backbones.rollout import roll_out
-from longtake.evaluation.embedded import camera_agreement, section_numbers, sections_of, to_images
+from longtake.evaluation.embedded import camera_agreement, section_numbers, sections_of
 from longtake.evaluation.metrics import color_distance
 from longtake.plan import make_plan
 from longtake.schedule import parse
 from longtake.toybox import dominant_command, with_command
 from longtake.training.cache import encode_tracks
-from longtake.training.clips import Clips, open_clips, to_pixels
+from longtake.training.clips import Clips, open_clips
 from longtake.training.codec import psnr
 from longtake.training.config import read_config
 from longtake.training.sections import SectionStage

@@ -51,7 +51,6 @@ def run(options: Options) -> int:
 
     import torch
 
-    from longtake.errors import LongtakeError
     from longtake.training import Logged, prepare, train
     from longtake.training.config import resolve_config, write_config
     from longtake.training.parallel import join_world
@@ -80,6 +79,4 @@ def run(options: Options) -> int:
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from the last checkpoint.", file=sys.stderr)
         return 130
-    except LongtakeError:
-        raise
     return 0

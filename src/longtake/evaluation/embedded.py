@@ -6,14 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from einops import rearrange
-from jaxtyping import Float
-from torch import Tensor
 
 from longtake.evaluation.metrics import background_flow, color_distance, displacement, sharpness
 
-__all__ = ["SectionNumbers", "camera_agreement", "section_numbers", "sections_of", "to_images"]
+__all__ = ["SectionNumbers", "camera_agreement", "section_numbers", "sections_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +20,6 @@ class SectionNumbers:
     color_distance: float  # to the first section of the real clip
     motion: float  # pixels an image
     background: float  # horizontal flow of the background, pixels an image
-
-
-def to_images(pixels: Float[Tensor, "b 3 T H W"]) -> np.ndarray:
-    """Pixels in -1..1 as uint8 videos "b T H W 3"."""
-    images = rearrange(pixels.float().clamp(-1, 1), "b c T H W -> b T H W c")
-    return ((images + 1.0) * 127.5).round().to(torch.uint8).cpu().numpy()
 
 
 def sections_of(video: np.ndarray, images: int = 36) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from longtake.packing.history import History
 from longtake.packing.patchify import Patchify
 from longtake.packing.rope import RopeAxes, phases
-from longtake.packing.tail import appended, compressed, spread
+from longtake.packing.tail import appended, compressed
 from longtake.plan import Look, Section
 
 __all__ = ["Packed", "pack"]
@@ -45,7 +45,7 @@ def pack(section: Section, history: History, patchify: Patchify, axes: RopeAxes)
         return patchify(_SHOWN[look.tail](frames, look.kernel), look.kernel)
 
     seen = [
-        phases(look.positions, height, width, spread(look, height, width), axes, weight.device) for look in section.sees
+        phases(look.positions, height, width, look.pooling(height, width), axes, weight.device) for look in section.sees
     ]
     own = phases(section.positions, height, width, axes.patch, axes, weight.device)
     return Packed(

@@ -10,10 +10,9 @@ from einops import reduce, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from longtake.plan import Look
 from longtake.schedule import Kernel
 
-__all__ = ["POOL", "appended", "compressed", "spread"]
+__all__ = ["appended", "compressed"]
 
 POOL = Kernel(1, 32, 32)  # latent pixels of a tail frame that become one token (paper, naming section)
 
@@ -42,13 +41,3 @@ def compressed(tail: Float[Tensor, "b c t h w"], kernel: Kernel) -> Float[Tensor
     torch.Size([1, 16, 4, 8, 8])
     """
     return _enlarged(reduce(tail, "b c t h w -> b c 1 1 1", "mean"), kernel)
-
-
-def spread(look: Look, height: int, width: int) -> Kernel:
-    """What one token of a look stands for, in latent pixels of a grid: its kernel, or more where it reads a tail.
-
-    >>> spread(Look((1, 2, 3), Kernel(4, 8, 8), (1, 2, 3), tail="tc"), 12, 20)
-    Kernel(t=3, h=12, w=20)
-    """
-    whole = Kernel(len(look.frames), height, width)
-    return {"": look.kernel, "ta": POOL, "tc": whole}[look.tail]

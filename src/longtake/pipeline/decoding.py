@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 from longtake.backbones import Codec, Stream
+from longtake.backbones.pixels import to_images
 from longtake.pipeline.run import Run, frames_of
 from longtake.plan import Plan, Section
 
@@ -30,11 +30,6 @@ class Decoded:
     images: np.ndarray
 
 
-def _to_images(pixels: Float[Tensor, "1 3 T H W"]) -> np.ndarray:
-    images = rearrange(pixels[0].float().clamp(-1.0, 1.0), "c T H W -> T H W c")
-    return ((images + 1.0) * 127.5).round().to(torch.uint8).cpu().numpy()
-
-
 class StreamDecoder:
     """For plans in time order: one causal stream through all sections, exact."""
 
@@ -51,13 +46,12 @@ class StreamDecoder:
             return
         if place == 0:
             self.stream = self.codec.stream()
-            start = frames_of(self.run, self.plan.sections, range(1))
-            latents = torch.cat([start.to(latents.device), latents], dim=2)
+            latents = torch.cat([self.run.read_start().to(latents.device), latents], dim=2)
         elif self.stream is None:  # after a stop: the stream is brought to where it was
             self.stream = self.codec.stream()
             known = range(max(0, first - self.codec.lead(self.generated)), first)
             self.stream.warm_up(frames_of(self.run, self.plan.sections, known), self.generated)
-        yield Decoded(place, _to_images(self.stream.decode(latents)))
+        yield Decoded(place, to_images(self.stream.decode(latents))[0])
 
 
 class ContextDecoder:
@@ -84,9 +78,9 @@ class ContextDecoder:
         left = first - min(CONTEXT, self.generated) if place > 1 else 0
         known = frames_of(self.run, self.plan.sections, range(left, first + self.generated))
         if place == 0:
-            return Decoded(0, _to_images(self.codec.decode(known)))
+            return Decoded(0, to_images(self.codec.decode(known))[0])
         context, own = known.split((first - left, self.generated), dim=2)
-        return Decoded(place, _to_images(self.codec.decode_with_context(context, own)))
+        return Decoded(place, to_images(self.codec.decode_with_context(context, own))[0])
 
 
 def decoder_for(run: Run, plan: Plan, codec: Codec) -> StreamDecoder | ContextDecoder:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longtake.backbones import Backbone, load_backbone
+from longtake.backbones.pixels import to_pixels
 from longtake.errors import ModelError, NumericsError, OutputError
 from longtake.flow import SOLVERS, guide, noise, sigmas
 from longtake.media import fit, load_image, write_video
@@ -171,6 +172,5 @@ def _start(run: Run, backbone: Backbone) -> Float[Tensor, "1 c 1 h w"]:
     """Latents of the start image, encoded once in the life of a run."""
     if not run.has_start():
         image = torch.from_numpy(load_image(run.folder / "start.png"))
-        pixels = image.permute(2, 0, 1)[None, :, None].float().div(127.5).sub(1.0)
-        run.write_start(backbone.codec.encode(pixels.to(backbone.device)))
+        run.write_start(backbone.codec.encode(to_pixels(image[None, None], backbone.device)))
     return run.read_start().to(backbone.device)

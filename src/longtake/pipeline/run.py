@@ -278,15 +278,10 @@ def _read_latents(path: Path) -> tuple[Tensor, dict]:
 
 
 def frames_of(run: Run, sections: Sequence[Section], frames: range) -> Float[Tensor, "1 c t h w"]:
-    """Latents of frames that are finished, from disk."""
-    generated = len(sections[0].frames)
-    by_place = {(s.frames[0] - 1) // generated: s for s in sections}
-    parts = []
-    for frame in frames:
-        if frame == 0:
-            parts.append(run.read_start())
-        else:
-            section = by_place[(frame - 1) // generated]
-            at = frame - section.frames[0]
-            parts.append(run.read_section(section)[:, :, at : at + 1])
+    """Latents of frames that follow each other and are finished, from disk; each file is read once."""
+    parts = [run.read_start()] if 0 in frames else []
+    for section in sorted(sections, key=lambda s: s.frames):
+        wanted = [at for at, frame in enumerate(section.frames) if frame in frames]
+        if wanted:
+            parts.append(run.read_section(section)[:, :, wanted[0] : wanted[-1] + 1])
     return torch.cat(parts, dim=2)

@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from longtake.backbones.codec import Codec
+from longtake.backbones.pixels import to_pixels
 from longtake.toybox import caption
-from longtake.training.clips import Clips, to_pixels
+from longtake.training.clips import Clips
 
 __all__ = ["WORDINGS", "Tracks", "encode_tracks", "load_tracks", "save_tracks", "section_captions"]
 

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
-from jaxtyping import Float
 from torch import Tensor
 
 from longtake.errors import ConfigError
 from longtake.toybox import Truth, read_truths
 
-__all__ = ["Clips", "open_clips", "to_pixels"]
+__all__ = ["Clips", "open_clips"]
 
 
 @dataclass(frozen=True)
@@ -78,9 +76,3 @@ def open_clips(folder: Path, limit: int | None = None) -> Clips:
         if room <= 0:
             break
     return Clips(tuple(shards), tuple(truths))
-
-
-def to_pixels(images: Tensor, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "b 3 T H W"]:
-    """uint8 images "b T H W 3" as a codec wants them: -1..1, channels first."""
-    pixels = images.to(device, non_blocking=True).to(dtype).div_(127.5).sub_(1.0)
-    return rearrange(pixels, "b T H W c -> b c T H W").contiguous()

@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from longtake.backbones.architecture import new_codec
+from longtake.backbones.pixels import to_images, to_pixels
 from longtake.backbones.saving import save_codec
-from longtake.training.clips import Clips, to_pixels
+from longtake.training.clips import Clips
 from longtake.training.config import CodecConfig
 from longtake.training.loop import Stage
 
@@ -128,6 +129,5 @@ class CodecStage(Stage):
 def _write_comparison(path: Path, pixels: Tensor, images: Tensor) -> None:
     """Eight moments of a clip above, the same of its reconstruction below."""
     moments = torch.linspace(0, pixels.shape[2] - 1, 8).long()
-    rows = [rearrange(v[0, :, moments].float().clamp(-1, 1), "c t h w -> h (t w) c") for v in (pixels, images)]
-    picture = ((torch.cat(rows) + 1.0) * 127.5).round().to(torch.uint8).cpu().numpy()
-    Image.fromarray(picture).save(path)
+    rows = [rearrange(to_images(v[:, :, moments])[0], "t h w c -> h (t w) c") for v in (pixels, images)]
+    Image.fromarray(np.concatenate(rows)).save(path)

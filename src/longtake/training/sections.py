@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from longtake.backbones import Backbone
+from longtake.backbones.pixels import to_images
 from longtake.backbones.rollout import roll_out
 from longtake.flow import draw_sigmas, interpolate, target_velocity
 from longtake.packing import History, pack
@@ -121,9 +122,9 @@ class SectionStage(Stage):
         true = self.held_out.latents[:count, : plan.frames].transpose(1, 2)
         prompts = [[words[0] for words in track] for track in self.held_out.captions[:count]]
         made = roll_out(self.backbone, plan, true[:, :, :1], prompts, c.loop.seed)
-        images = [self.backbone.codec.decode(one)[0] for half in (true, made) for one in half.split(1)]
-        film = rearrange(torch.stack(images), "(half n) c T H W -> T (n H) (half W) c", half=2)
-        pictures = [Image.fromarray(p) for p in film.float().add(1.0).mul(127.5).round().to(torch.uint8).cpu().numpy()]
+        images = [to_images(self.backbone.codec.decode(one)) for half in (true, made) for one in half.split(1)]
+        film = rearrange(np.concatenate(images), "(half n) T H W c -> T (n H) (half W) c", half=2)
+        pictures = [Image.fromarray(picture) for picture in film]
         path.parent.mkdir(parents=True, exist_ok=True)
         duration = round(1000 / self.backbone.settings.fps)
         pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0, quality=80)
