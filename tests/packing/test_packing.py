@@ -156,10 +156,6 @@ def test_phases_depend_on_positions_only_through_their_difference():
     torch.testing.assert_close(meet(3, 10), meet(103, 110), atol=1e-5, rtol=0)
 
 
-def test_phases_are_made_once():
-    assert phases((1, 2), 6, 10, K2, AXES) is phases((1, 2), 6, 10, K2, AXES)
-
-
 # Pack
 
 

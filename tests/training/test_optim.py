@@ -85,6 +85,12 @@ def test_a_saved_state_continues_exactly():
     assert all(torch.equal(straight.average[n], rest.average[n]) for n in straight.average)
 
 
-@pytest.mark.parametrize(("progress", "share"), [(0.0, 0.0), (0.01, 0.5), (0.5, 1.0), (1.0, 0.0)])
-def test_rate_rises_holds_and_falls(progress, share):
-    assert rate(progress, warmup=0.02, hold=0.6) == pytest.approx(share)
+@pytest.mark.parametrize(
+    ("step", "progress", "share"), [(0, 0.0, 0.01), (49, 0.0, 0.5), (99, 0.3, 1.0), (500, 0.8, 0.5), (500, 1.0, 0.0)]
+)
+def test_rate_rises_holds_and_falls(step, progress, share):
+    assert rate(step, progress, warmup=100, hold=0.6) == pytest.approx(share)
+
+
+def test_time_that_passes_before_the_first_step_does_not_cut_the_rise_short():
+    assert rate(0, 0.3, warmup=100, hold=0.6) == 0.01

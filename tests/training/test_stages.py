@@ -59,6 +59,20 @@ def test_pack_begins_where_base_ended(trained):
     assert 0 < moved < base.blocks[0].ffn.net[2].weight.abs().mean()
 
 
+def test_a_codec_is_trained_on_and_takes_its_place_in_a_model(trained, clips, tmp_path):
+    before = trained[0] / "pack" / "model"
+    run(PRESETS["codec/tiny"], clips, tmp_path / "codec", before)
+    stage = prepare(
+        PRESETS["pack/tiny"], clips / "train", clips / "held", before, "cpu", codec=tmp_path / "codec" / "model"
+    )
+    stage.export(tmp_path / "joined")
+    old, new = load_backbone(before), load_backbone(tmp_path / "joined")
+    assert torch.equal(old.transformer.proj_out.weight, new.transformer.proj_out.weight)
+    moved = (old.codec.network.post_quant_conv.weight - new.codec.network.post_quant_conv.weight).abs().max()
+    assert 0 < moved < 1
+    assert "_name_or_path" not in json.loads((tmp_path / "joined" / "transformer" / "config.json").read_text())
+
+
 def test_the_codec_knows_its_latents_mean_and_deviation(trained):
     config = json.loads((trained[0] / "codec" / "model" / "vae" / "config.json").read_text())
     assert len(config["latents_mean"]) == len(config["latents_std"]) == 16

@@ -52,7 +52,7 @@ def save_model(
     try:
         for network, name in ((transformer, "transformer"), (vae, "vae")):
             _save_weights(network.state_dict(), folder / name, "diffusion_pytorch_model", dtype)
-            network.save_config(folder / name)
+            _save_config(network, folder / name)
         _save_weights(text_state, folder / "text_encoder", "model", dtype)
         prompts.encoder.config.save_pretrained(folder / "text_encoder")
         prompts.tokenizer.save_pretrained(folder / "tokenizer")
@@ -71,9 +71,18 @@ def save_codec(folder: Path, vae: AutoencoderKLWan, dtype: torch.dtype = torch.b
     """
     try:
         _save_weights(vae.state_dict(), folder, "diffusion_pytorch_model", dtype)
-        vae.save_config(folder)
+        _save_config(vae, folder)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{folder}: the codec could not be written ({error})") from error
+
+
+def _save_config(network: AutoencoderKLWan | WanTransformer3DModel, folder: Path) -> None:
+    """Writes config.json without the place that the network was loaded from, which says nothing to anyone else."""
+    network.save_config(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _save_weights(state: dict[str, Tensor], folder: Path, stem: str, dtype: torch.dtype) -> None:

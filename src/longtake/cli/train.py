@@ -26,7 +26,10 @@ class Options:
     output: Path
     """Folder of the training: checkpoint, metrics.jsonl, samples, and at the end `model/`."""
     model: Path | None = None
-    """Model folder to start from: its codec is used as it is (base, pack), its transformer is trained on (pack)."""
+    """Model to go on from, a folder or a known name: its codec is trained on (codec) or used as it is (base, pack), its
+    transformer is trained on (base, pack)."""
+    codec: Path | None = None
+    """Model folder whose codec takes the place of the model's own (base, pack)."""
     cache: Path | None = None
     """Folder that keeps latents and captions between trainings on the same clips with the same codec."""
     preset: str = "embedded"
@@ -65,7 +68,15 @@ def run(options: Options) -> int:
     if world.rank == 0:
         write_config(config, options.output / "config.toml")
     stage = prepare(
-        config, options.clips, options.held_out, options.model, device, options.limit, options.cache, world.rank
+        config,
+        options.clips,
+        options.held_out,
+        options.model,
+        device,
+        options.limit,
+        options.cache,
+        world.rank,
+        options.codec,
     )
     try:
         for event in train(stage, config.loop, config.optimizer, options.output, world):

@@ -51,16 +51,20 @@ def _pooled(table: Float[Tensor, "p e"], size: int) -> Float[Tensor, "q e"]:
     return rearrange(table, "(q size) e -> q size e", size=size).mean(1)
 
 
-def _axis(positions: Float[Tensor, " p"], channels: int, theta: float, size: int) -> tuple[Tensor, Tensor]:
-    """Pooled cosines and sines "q channels" of one axis, in float64."""
+@lru_cache(maxsize=1024)
+def _axis(
+    positions: tuple[int | float, ...], channels: int, theta: float, size: int, device: torch.device | None
+) -> Phases:
+    """One axis, pooled: angles and means in float64, the result in float32 on the device. Kept, since it is small."""
     frequencies = 1.0 / theta ** (torch.arange(0, channels, 2, dtype=torch.float64) / channels)
-    angles = torch.outer(positions, frequencies)
-    return _pooled(repeat(angles.cos(), "p e -> p (e two)", two=2), size), _pooled(
-        repeat(angles.sin(), "p e -> p (e two)", two=2), size
+    angles = torch.outer(torch.tensor(positions, dtype=torch.float64), frequencies)
+    cos, sin = (
+        _pooled(repeat(waves, "p e -> p (e two)", two=2), size).to(device=device, dtype=torch.float32)
+        for waves in (angles.cos(), angles.sin())
     )
+    return Phases(cos, sin)
 
 
-@lru_cache(maxsize=128)
 def phases(
     positions: tuple[int | float, ...],
     height: int,
@@ -73,33 +77,24 @@ def phases(
 
     Cosines and sines of the full grid are averaged over each kernel and not normalized again, as in FramePack and
     Helios. A grid's phases are a product of axes, so each axis is averaged alone. Frames, rows and columns that a
-    kernel lacks repeat the last one. The tables are kept: a section asks once, its steps share them.
+    kernel lacks repeat the last one.
 
     >>> axes = RopeAxes(24, 20, 20, patch=Kernel(1, 2, 2))
     >>> phases((1, 2, 3, 4), 12, 20, Kernel(4, 8, 8), axes).cos.shape
     torch.Size([6, 64])
-    >>> phases((1, 2, 3, 4), 12, 20, Kernel(4, 8, 8), axes) is phases((1, 2, 3, 4), 12, 20, Kernel(4, 8, 8), axes)
-    True
     """
     patch = axes.patch
-    times = torch.tensor(positions, dtype=torch.float64)
-    rows = torch.arange(height // patch.h, dtype=torch.float64)
-    columns = torch.arange(width // patch.w, dtype=torch.float64)
-    tables = (
-        _axis(times, axes.t, axes.theta, kernel.t // patch.t),
-        _axis(rows, axes.h, axes.theta, kernel.h // patch.h),
-        _axis(columns, axes.w, axes.theta, kernel.w // patch.w),
-    )
-    t, h, w = (len(cos) for cos, _ in tables)
-    cos, sin = (
-        torch.cat(
-            [
-                repeat(tables[0][which], "t e -> (t h w) e", h=h, w=w),
-                repeat(tables[1][which], "h e -> (t h w) e", t=t, w=w),
-                repeat(tables[2][which], "w e -> (t h w) e", t=t, h=h),
-            ],
-            dim=1,
-        ).to(device=device, dtype=torch.float32)
-        for which in (0, 1)
-    )
-    return Phases(cos, sin)
+    times = _axis(positions, axes.t, axes.theta, kernel.t // patch.t, device)
+    rows = _axis(tuple(range(height // patch.h)), axes.h, axes.theta, kernel.h // patch.h, device)
+    columns = _axis(tuple(range(width // patch.w)), axes.w, axes.theta, kernel.w // patch.w, device)
+    t, h, w = len(times.cos), len(rows.cos), len(columns.cos)
+
+    def grid(time: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        parts = (
+            repeat(time, "t e -> (t h w) e", h=h, w=w),
+            repeat(row, "h e -> (t h w) e", t=t, w=w),
+            repeat(column, "w e -> (t h w) e", t=t, h=h),
+        )
+        return torch.cat(parts, dim=1)
+
+    return Phases(grid(times.cos, rows.cos, columns.cos), grid(times.sin, rows.sin, columns.sin))

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from longtake.backbones.architecture import new_codec
 from longtake.backbones.pixels import to_images, to_pixels
 from longtake.backbones.saving import save_codec
 from longtake.training.clips import Clips
@@ -61,11 +60,18 @@ def _edges(video: Tensor) -> tuple[Tensor, Tensor]:
 class CodecStage(Stage):
     """L1, L1 of image gradients, and a Kullback-Leibler term that keeps the latents near the unit normal."""
 
-    def __init__(self, config: CodecConfig, clips: Clips, held_out: Clips, device: str, rank: int = 0) -> None:
+    def __init__(
+        self,
+        config: CodecConfig,
+        network: AutoencoderKLWan,
+        clips: Clips,
+        held_out: Clips,
+        device: str,
+        rank: int = 0,
+    ) -> None:
         self.config, self.clips, self.held_out, self.rank = config, clips, held_out, rank
         self.device, self.dtype = torch.device(device), getattr(torch, config.dtype)
-        torch.manual_seed(config.loop.seed)
-        self.network = new_codec(config.shape)
+        self.network = network
         nn.Module.to(self.network, device=self.device, dtype=self.dtype)
         self.forward = torch.compile(reconstruct, dynamic=False) if config.compile else reconstruct
 

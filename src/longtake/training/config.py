@@ -30,8 +30,8 @@ class LoopConfig(Config):
 
     steps: int = 10_000
     seconds: float = 0.0  # 0: no limit; else the schedule also runs by the clock
-    warmup: float = 0.02
-    hold: float = 0.6
+    warmup: int = 100  # steps; not a share of the time, of which compiling may take the first part
+    hold: float = 0.6  # until which share of the training the rates stay at their peak
     seed: int = 0
     log_every: int = 20
     evaluate_every: int = 1_000
@@ -114,7 +114,7 @@ StageConfig = Annotated[CodecConfig | SectionConfig, Field(discriminator="stage"
 
 TINY_TRANSFORMER = TransformerShape(layers=2, heads=2, head_size=16, feedforward=64, text_width=32, frequencies=32)
 TINY_TEXT = TextShape(width=32, layers=1, heads=2, feedforward=64)
-TINY_LOOP = LoopConfig(steps=20, log_every=1, evaluate_every=1_000)
+TINY_LOOP = LoopConfig(steps=20, warmup=1, log_every=1, evaluate_every=1_000)
 
 PRESETS: dict[str, CodecConfig | SectionConfig] = {
     "codec/embedded": CodecConfig(loop=LoopConfig(steps=6_000, seconds=270, hold=0.4, evaluate_every=1_500)),

@@ -91,7 +91,7 @@ def train(
         losses = stage.loss(step)
         losses["loss"].backward()
         world.average_gradients(state.parameters.values())
-        norm = state.step(step, rate(progress, config.warmup, config.hold))
+        norm = state.step(step, rate(step, progress, config.warmup, config.hold))
         journal.add({**losses, "gradient_norm": norm})
         step += 1
         if step % config.log_every == 0:

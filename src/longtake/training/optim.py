@@ -31,17 +31,15 @@ class OptimizerSettings:
     average: float = 0.999  # decay of the average; the early steps use less, see `Optimizer.step`
 
 
-def rate(progress: float, warmup: float, hold: float) -> float:
-    """The share of the peak rate at `progress` in 0..1: up linearly, flat, then down linearly to zero.
+def rate(step: int, progress: float, warmup: int, hold: float) -> float:
+    """The share of the peak rate: up linearly for `warmup` steps, flat, then down linearly to zero at progress 1.
 
-    >>> [rate(p, warmup=0.1, hold=0.5) for p in (0.05, 0.3, 0.8, 1.0)]
-    [0.5, 1.0, 0.4, 0.0]
+    >>> [rate(step, progress, warmup=4, hold=0.5) for step, progress in ((0, 0.0), (3, 0.1), (9, 0.8), (12, 1.0))]
+    [0.25, 1.0, 0.4, 0.0]
     """
-    if progress < warmup:
-        return progress / warmup
-    if progress < hold:
-        return 1.0
-    return round(max(0.0, (1.0 - progress) / (1.0 - hold)), 12)
+    up = min(1.0, (step + 1) / max(1, warmup))
+    down = 1.0 if progress < hold else (1.0 - progress) / max(1.0 - hold, 1e-9)
+    return round(max(0.0, min(up, down)), 12)
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:

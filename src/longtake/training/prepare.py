@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from longtake.backbones import Backbone, BackboneSettings, Codec, PromptEncoder, load_backbone, load_codec
-from longtake.backbones.architecture import new_text_encoder, new_tokenizer, new_transformer
+from longtake.backbones import Backbone, BackboneSettings, Codec, PromptEncoder, find_model, load_backbone, load_codec
+from longtake.backbones.architecture import new_codec, new_text_encoder, new_tokenizer, new_transformer
 from longtake.errors import ConfigError
 from longtake.schedule import parse
 from longtake.toybox import VOCABULARY
@@ -31,25 +32,32 @@ def prepare(
     limit: int | None = None,
     cache: Path | None = None,
     rank: int = 0,
+    codec: Path | None = None,
 ) -> Stage:
     """The stage of a config, with its clips opened and, for `base` and `pack`, encoded.
 
+    It goes on from `model`, a folder or a known name, with the codec of the folder `codec` instead of its own.
     With a folder `cache` latents and captions are kept there and taken from there; they depend on the clips, the codec
     and the starts alone, so one cache serves every schedule and order.
 
     Raises:
         ConfigError: a model folder is missing for a stage that starts from one.
+        ModelError: a model is unknown or cannot be loaded.
     """
     train, test = open_clips(clips, limit), open_clips(held_out)
+    source = None if model is None else find_model(model)
     if isinstance(config, CodecConfig):
-        return CodecStage(config, train, test, device, rank)
-    if model is None:
+        torch.manual_seed(config.loop.seed)
+        network = new_codec(config.shape) if source is None else load_codec(source / "vae").network
+        return CodecStage(config, network, train, test, device, rank)
+    if source is None:
         raise ConfigError(f"stage {config.stage} needs --model: a folder with a codec (base) or a base model (pack)")
     place, dtype = torch.device(device), getattr(torch, config.dtype)
-    if (model / "transformer").exists():
-        backbone = load_backbone(str(model), device=device, dtype=dtype)
+    latest = load_codec((source if codec is None else find_model(codec)) / "vae", device=device, dtype=dtype)
+    if (source / "transformer").exists():
+        backbone = replace(load_backbone(source, device=device, dtype=dtype), codec=latest)
     else:
-        backbone = _new_backbone(config, load_codec(model / "vae", device=device, dtype=dtype), train, place, dtype)
+        backbone = _new_backbone(config, latest, train, place, dtype)
     generated = parse(next(iter(config.schedules.values()))).generated
     tracks, held = (
         _tracks(cache / name if cache else None, backbone, source, config, generated, place, dtype, rank)

@@ -42,8 +42,8 @@ class SectionStage(Stage):
         self.nothing = self._tokens([""])[0]
         if config.compile:
             torch._dynamo.config.recompile_limit = 64  # one graph for each length of history
-            for block in self.transformer.blocks:
-                block.compile()
+            for block in (*self.transformer.blocks, *self.text_encoder.encoder.block):
+                block.compile(dynamic=False)
 
     def _tokens(self, captions: list[str]) -> Tensor:
         return self.backbone.prompts.tokens(captions).to(self.device)
@@ -75,17 +75,23 @@ class SectionStage(Stage):
         window = draw_window(c, self.tracks.lengths[0], np.random.default_rng((c.loop.seed, step)))  # one for all ranks
         draw = np.random.default_rng((c.loop.seed, step, self.rank))
         generator = torch.Generator(self.device).manual_seed(int(draw.integers(1 << 62)))
-        chosen = torch.from_numpy(draw.integers(self.tracks.with_frames(window.frames), size=c.batch)).to(self.device)
+        chosen = self._sent(draw.integers(self.tracks.with_frames(window.frames), size=c.batch))
         frames = self.tracks.latents[chosen, : window.frames].transpose(1, 2)
-        wording = torch.from_numpy(draw.integers(self.numbers.shape[2], size=c.batch)).to(self.device)
+        wording = self._sent(draw.integers(self.numbers.shape[2], size=c.batch))
         numbers = self.numbers[chosen, window.place, wording]
         numbers = self._drop_words(numbers, generator)
-        target = frames[:, :, list(window.section.frames)]
+        own = window.section.frames
+        target = frames[:, :, own[0] : own[-1] + 1]
         sigma = draw_sigmas(c.batch, generator, c.shift, c.uniform_share)
         noise = torch.randn(target.shape, generator=generator, device=self.device, dtype=torch.float32)
         noisy = interpolate(target.float(), noise, sigma)
         velocity = self._predict(window, corrupt(frames, c.corruption, generator), noisy.to(self.dtype), sigma, numbers)
         return {"loss": torch.nn.functional.mse_loss(velocity.float(), target_velocity(target.float(), noise))}
+
+    def _sent(self, drawn: np.ndarray) -> Tensor:
+        """The numbers on the device; the host does not wait for them, so that it can go on issuing work."""
+        numbers = torch.from_numpy(drawn)
+        return numbers.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else numbers
 
     def _drop_words(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
         unknown = torch.rand(numbers.shape, generator=generator, device=self.device) < self.config.word_drop
