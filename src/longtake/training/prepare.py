@@ -45,19 +45,20 @@ def prepare(
         ModelError: a model is unknown or cannot be loaded.
     """
     train, test = open_clips(clips, limit), open_clips(held_out)
-    source = None if model is None else find_model(model)
+    folder = None if model is None else find_model(model)
     if isinstance(config, CodecConfig):
         torch.manual_seed(config.loop.seed)
-        network = new_codec(config.shape) if source is None else load_codec(source / "vae").network
+        network = new_codec(config.shape) if folder is None else load_codec(folder / "vae").network
         return CodecStage(config, network, train, test, device, rank)
-    if source is None:
+    if folder is None:
         raise ConfigError(f"stage {config.stage} needs --model: a folder with a codec (base) or a base model (pack)")
     place, dtype = torch.device(device), getattr(torch, config.dtype)
-    latest = load_codec((source if codec is None else find_model(codec)) / "vae", device=device, dtype=dtype)
-    if (source / "transformer").exists():
-        backbone = replace(load_backbone(source, device=device, dtype=dtype), codec=latest)
+    if (folder / "transformer").exists():
+        backbone = load_backbone(folder, device=device, dtype=dtype)
     else:
-        backbone = _new_backbone(config, latest, train, place, dtype)
+        backbone = _new_backbone(config, load_codec(folder / "vae", device=device, dtype=dtype), train, place, dtype)
+    if codec is not None:
+        backbone = replace(backbone, codec=load_codec(find_model(codec) / "vae", device=device, dtype=dtype))
     generated = parse(next(iter(config.schedules.values()))).generated
     tracks, held = (
         _tracks(cache / name if cache else None, backbone, source, config, generated, place, dtype, rank)

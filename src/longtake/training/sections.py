@@ -80,8 +80,7 @@ class SectionStage(Stage):
         wording = self._sent(draw.integers(self.numbers.shape[2], size=c.batch))
         numbers = self.numbers[chosen, window.place, wording]
         numbers = self._drop_words(numbers, generator)
-        own = window.section.frames
-        target = frames[:, :, own[0] : own[-1] + 1]
+        target = frames[:, :, window.made]
         sigma = draw_sigmas(c.batch, generator, c.shift, c.uniform_share)
         noise = torch.randn(target.shape, generator=generator, device=self.device, dtype=torch.float32)
         noisy = interpolate(target.float(), noise, sigma)
@@ -106,7 +105,7 @@ class SectionStage(Stage):
         for place, window in enumerate(every_window(self.config, tracks.lengths[0])):
             n = min(count, tracks.with_frames(window.frames))
             frames = tracks.latents[:n, : window.frames].transpose(1, 2)
-            target = frames[:, :, list(window.section.frames)]
+            target = frames[:, :, window.made]
             generator = torch.Generator(self.device).manual_seed(place)
             noise = torch.randn(target.shape, generator=generator, device=self.device, dtype=torch.float32)
             sigma = (torch.arange(n, device=self.device) % 9 + 1) / 10.0

@@ -27,6 +27,11 @@ class Window:
     frames: int  # of the whole video that the section belongs to
     place: int  # of the section in time, from 0: it makes frames 1 + place * g and on
 
+    @property
+    def made(self) -> slice:
+        """The frames that the section makes, of a track."""
+        return slice(self.section.frames[0], self.section.frames[-1] + 1)
+
 
 @lru_cache
 def _plan(schedule: str, frames: int, order: str, gaps: Gaps) -> Plan:
