@@ -3,9 +3,10 @@
 import pytest
 import torch
 from diffusers.models.transformers.transformer_helios import HeliosTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor, WanTransformer3DModel
 from torch import nn
 
+from longtake.backbones.rotation import RotatingProcessor, rotate_whole_tensors
 from longtake.backbones.seams import install_seams
 from longtake.backbones.wan import SEAMS, rope_axes, velocity
 from longtake.packing import History, Patchify, pack, phases
@@ -226,6 +227,27 @@ def test_fresh_history_weights_see_the_pooled_latents(transformer):
             assert difference(fresh(frames, kernel), expected) < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotating_whole_tensors_changes_nothing(transformer, dtype):
+    transformer.to(dtype)
+    x, sigma, text = inputs()
+    before = plain(transformer, x.to(dtype), sigma, text.to(dtype))
+    rotate_whole_tensors(transformer)
+    assert type(transformer.blocks[0].attn1.processor) is RotatingProcessor
+    assert difference(plain(transformer, x.to(dtype), sigma, text.to(dtype)), before) == 0.0
+
+
+def test_a_processor_of_the_users_own_is_left_alone(transformer):
+    class Mine(WanAttnProcessor):
+        pass
+
+    transformer.blocks[0].attn1.set_processor(Mine())
+    rotate_whole_tensors(transformer)
+    kinds = [type(block.attn1.processor) for block in transformer.blocks]
+    assert kinds == [Mine] + [RotatingProcessor] * (len(kinds) - 1)
+    assert all(type(block.attn2.processor) is WanAttnProcessor for block in transformer.blocks)
+
+
 def test_history_weights_travel_with_the_checkpoint(transformer, patchify, tmp_path):
     install_seams(transformer, SEAMS)
     transformer.save_pretrained(tmp_path)
@@ -244,6 +266,7 @@ def test_compiled_blocks_agree_and_the_whole_traces_without_a_break(transformer,
     x, sigma, text = inputs()
     axes = rope_axes(transformer)
     seams = install_seams(transformer, SEAMS)
+    rotate_whole_tensors(transformer)
     with torch.no_grad():
         packed = pack(FULL, history(), patchify, axes)
         before = velocity(transformer, seams, x, sigma, text, packed)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from longtake.backbones.codec import Codec
 from longtake.backbones.prompts import PromptEncoder
+from longtake.backbones.rotation import rotate_whole_tensors
 from longtake.backbones.saving import save_model
 from longtake.backbones.seams import Seams, install_seams
 from longtake.backbones.settings import BackboneSettings
@@ -59,6 +60,7 @@ class Backbone:
         if not hasattr(transformer, "history_patch_embed"):
             kernels = kernels_of(settings.schedules)
             transformer.history_patch_embed = Patchify(transformer.patch_embedding, kernels, codec.channels)
+        rotate_whole_tensors(transformer)
         return cls(
             name=name,
             transformer=transformer,
