@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 
 from longtake.backbones import load_backbone
+from longtake.backbones.pixels import to_pixels
 from longtake.errors import ConfigError
 from longtake.toybox import write_clips
 from longtake.training import Logged, prepare, train
+from longtake.training.clips import open_clips
 from longtake.training.config import PRESETS
 
 # Not importorskip: importing MuJoCo before the toybox does would choose a drawing library that needs a screen.
@@ -106,6 +108,40 @@ def test_tracks_come_back_from_their_cache(trained, clips, tmp_path):
     assert torch.equal(fresh.tracks.latents, cached.tracks.latents)
     assert fresh.tracks.captions == cached.tracks.captions
     assert fresh.tracks.lengths == cached.tracks.lengths
+
+
+def test_a_cache_of_another_codec_is_refused(trained, clips, tmp_path):
+    config, codec = PRESETS["pack/tiny"], tmp_path / "codec" / "model"
+    run(PRESETS["codec/tiny"], clips, tmp_path / "codec", trained[0] / "pack" / "model")
+    folders = clips / "train", clips / "held"
+    prepare(config, *folders, trained[0] / "base" / "model", "cpu", cache=tmp_path / "cache")
+    with pytest.raises(ConfigError, match="another codec"):
+        prepare(config, *folders, trained[0] / "base" / "model", "cpu", cache=tmp_path / "cache", codec=codec)
+
+
+def test_a_codec_for_the_stage_that_trains_one_is_refused(trained, clips):
+    with pytest.raises(ConfigError, match="--model"):
+        prepare(
+            PRESETS["codec/tiny"], clips / "train", clips / "held", None, "cpu", codec=trained[0] / "codec" / "model"
+        )
+
+
+def test_training_sees_each_clip_in_a_mirror_too(trained, clips):
+    config = PRESETS["pack/tiny"]
+    stage = prepare(config, clips / "train", clips / "held", trained[0] / "base" / "model", "cpu")
+    films = open_clips(clips / "train")
+    count, frames = len(films), stage.tracks.lengths[0]
+    assert len(stage.tracks.lengths) == 2 * count
+    assert len(stage.held_out.lengths) == 1
+    seen = torch.from_numpy(films.read(1, 0, 4 * frames - 3)[None, :, :, ::-1].copy())
+    with torch.no_grad():
+        latents = stage.backbone.codec.encode(to_pixels(seen, torch.device("cpu"), torch.float32))
+    # Two clips at once and one alone: the same sums in another order.
+    assert torch.allclose(stage.tracks.latents[count + 1 : count + 2].transpose(1, 2), latents, atol=1e-4)
+    assert not torch.allclose(stage.tracks.latents[1], stage.tracks.latents[count + 1], atol=1e-4)
+    words = [" ".join(track[0]) for track in stage.tracks.captions]
+    for plain, mirrored in zip(words[:count], words[count:], strict=True):
+        assert mirrored == plain.replace("left", "*").replace("right", "left").replace("*", "right")
 
 
 def test_samples_are_written_on_the_way(trained):

@@ -13,7 +13,7 @@
 MuJoCo is imported when something is simulated or rendered, not before. Nothing here needs torch.
 """
 
-from longtake.toybox.captions import VOCABULARY, caption, dominant_command, window_commands, with_command
+from longtake.toybox.captions import VOCABULARY, caption, dominant_command, mirrored, window_commands, with_command
 from longtake.toybox.clip import Clip, Studio, render_clip
 from longtake.toybox.clips import write_clips
 from longtake.toybox.difficulty import DIFFICULTIES, Difficulty
@@ -28,6 +28,7 @@ __all__ = [
     "Truth",
     "caption",
     "dominant_command",
+    "mirrored",
     "read_truths",
     "render_clip",
     "window_commands",

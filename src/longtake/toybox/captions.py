@@ -23,6 +23,7 @@ __all__ = [
     "VOCABULARY",
     "caption",
     "dominant_command",
+    "mirrored",
     "tokens_of",
     "told_events",
     "window_commands",
@@ -131,6 +132,15 @@ def with_command(truth: Truth, command: str, wording: int = 0, image: int = 0) -
     """What a user would write below one image of the clip to have the camera do `command` and nothing else."""
     toys = sorted(truth.seen(image, image), key=lambda k: -float(truth.visibility[image, k]))
     return _compose(truth, (command,), toys, (), wording, image)
+
+
+def mirrored(text: str) -> str:
+    """The caption of the same images seen in a mirror.
+
+    >>> mirrored("a red ball, the camera orbits left, then turns right")
+    'a red ball, the camera orbits right, then turns left'
+    """
+    return re.sub(r"\b(left|right)\b", lambda word: {"left": "right", "right": "left"}[word[0]], text)
 
 
 def _compose(

@@ -1,7 +1,8 @@
 """Clips as a training of sections wants them: latents, and the words of every section, on the device.
 
 Each clip is encoded from several of its images on, so that it gives several videos that begin with a still start
-image. Such a video is a *track*. Nothing here depends on a schedule or an order: one cache serves them all.
+image, and each of these again as a mirror shows it. Such a video is a *track*. Nothing here depends on a schedule or
+an order: one cache serves them all.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -20,10 +22,11 @@ from torch import Tensor
 
 from longtake.backbones.codec import Codec
 from longtake.backbones.pixels import to_pixels
-from longtake.toybox import caption
+from longtake.errors import ConfigError
+from longtake.toybox import caption, mirrored
 from longtake.training.clips import Clips
 
-__all__ = ["WORDINGS", "Tracks", "encode_tracks", "load_tracks", "save_tracks", "section_captions"]
+__all__ = ["WORDINGS", "Tracks", "encode_tracks", "fingerprint", "load_tracks", "save_tracks", "section_captions"]
 
 WORDINGS = 4  # captions kept for each section of each track
 
@@ -41,11 +44,13 @@ class Tracks:
         return sum(length >= frames for length in self.lengths)
 
 
-def section_captions(clips: Clips, clip: int, start: int, frames: int, generated: int) -> tuple[tuple[str, ...], ...]:
-    """The captions of each section of the track that begins at image `start` of a clip."""
-    truth, images = clips.truths[clip], 4 * generated
+def section_captions(
+    clips: Clips, clip: int, start: int, frames: int, generated: int, flipped: bool = False
+) -> tuple[tuple[str, ...], ...]:
+    """The captions of each section of the track that begins at image `start` of a clip, or of its mirror image."""
+    truth, images, say = clips.truths[clip], 4 * generated, mirrored if flipped else str
     firsts = [start + 1 + images * k for k in range((frames - 1) // generated)]
-    return tuple(tuple(caption(truth, f, f + images - 1, wording) for wording in range(WORDINGS)) for f in firsts)
+    return tuple(tuple(say(caption(truth, f, f + images - 1, wording)) for wording in range(WORDINGS)) for f in firsts)
 
 
 @torch.no_grad()
@@ -56,36 +61,57 @@ def encode_tracks(
     generated: int,
     device: torch.device,
     dtype: torch.dtype,
+    mirror: bool = False,
     batch: int = 16,
 ) -> Tracks:
-    """Encodes every clip from every start on, to the end of its last whole section."""
+    """Encodes every clip from every start on, to the end of its last whole section; if asked, also mirrored."""
     parts, lengths, captions = [], [], []
     longest = (clips.images - 1 - min(starts)) // (4 * generated) * generated + 1
     for start in sorted(starts):
         frames = (clips.images - 1 - start) // (4 * generated) * generated + 1
+        sides: dict[bool, list[Tensor]] = {flipped: [] for flipped in ((False, True) if mirror else (False,))}
         for first in range(0, len(clips), batch):
             chosen = list(range(first, min(first + batch, len(clips))))
             pixels = to_pixels(clips.batch(chosen, [start] * len(chosen), 4 * frames - 3), device, dtype)
-            latents = codec.encode(pixels).transpose(1, 2).to(dtype)
-            padded = latents.new_zeros(len(chosen), longest, *latents.shape[2:])
-            padded[:, :frames] = latents
-            parts.append(padded)
-            lengths += [frames] * len(chosen)
-            captions += [section_captions(clips, clip, start, frames, generated) for clip in chosen]
+            for flipped, side in sides.items():
+                latents = codec.encode(pixels.flip(-1) if flipped else pixels).transpose(1, 2).to(dtype)
+                side.append(latents.new_zeros(len(chosen), longest, *latents.shape[2:]))
+                side[-1][:, :frames] = latents
+        for flipped, side in sides.items():
+            parts += side
+            lengths += [frames] * len(clips)
+            captions += [section_captions(clips, c, start, frames, generated, flipped) for c in range(len(clips))]
     return Tracks(torch.cat(parts), tuple(lengths), tuple(captions))
 
 
-def save_tracks(tracks: Tracks, path: Path) -> None:
-    """Keeps tracks in one safetensors file; their captions are in its metadata."""
-    note = {"lengths": json.dumps(tracks.lengths), "captions": json.dumps(tracks.captions)}
+def fingerprint(codec: Codec, clips: Clips, starts: Sequence[int], mirror: bool) -> str:
+    """What tracks are made of, in sixteen hexadecimal digits: other clips, starts or weights of a codec give others."""
+    names = [(t.difficulty, t.seed, t.attempt) for t in clips.truths]
+    size = (clips.images, clips.height, clips.width)
+    digest = sha256(json.dumps([names, size, sorted(starts), mirror]).encode())
+    for name, weight in sorted(codec.network.state_dict().items()):
+        digest.update(name.encode() + weight.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_tracks(tracks: Tracks, path: Path, sign: str) -> None:
+    """Keeps tracks in one safetensors file; captions and fingerprint are in its metadata."""
+    note = {"lengths": json.dumps(tracks.lengths), "captions": json.dumps(tracks.captions), "fingerprint": sign}
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
     save_file({"latents": tracks.latents.contiguous()}, unfinished, metadata=note)
     os.replace(unfinished, path)
 
 
-def load_tracks(path: Path, device: torch.device) -> Tracks:
-    """The tracks that `save_tracks` kept."""
+def load_tracks(path: Path, device: torch.device, sign: str) -> Tracks:
+    """The tracks that `save_tracks` kept.
+
+    Raises:
+        ConfigError: they have another fingerprint.
+    """
     with safe_open(path, framework="pt", device=str(device)) as file:
         note = file.metadata() or {}
+        if note.get("fingerprint") != sign:
+            raise ConfigError(f"{path}: made of other clips or by another codec; delete it or choose another --cache")
         captions = tuple(tuple(tuple(section) for section in track) for track in json.loads(note["captions"]))
         return Tracks(file.get_tensor("latents"), tuple(json.loads(note["lengths"])), captions)

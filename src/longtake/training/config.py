@@ -95,6 +95,7 @@ class SectionConfig(StageLimits):
     first_share: float = 0.2  # of steps that train the section made first
     second_share: float = 0.15
     starts: tuple[int, ...] = (0, 72, 144)  # images of a clip at which an encoding of it begins
+    mirror: bool = True  # train on every clip and on its mirror image
     corruption: CorruptionConfig = CorruptionConfig()
     shift: float = 3.0
     uniform_share: float = 0.1  # of noise levels drawn evenly; the rest are logit-normal

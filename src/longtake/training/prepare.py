@@ -13,7 +13,7 @@ from longtake.backbones.architecture import new_codec, new_text_encoder, new_tok
 from longtake.errors import ConfigError
 from longtake.schedule import parse
 from longtake.toybox import VOCABULARY
-from longtake.training.cache import Tracks, encode_tracks, load_tracks, save_tracks
+from longtake.training.cache import Tracks, encode_tracks, fingerprint, load_tracks, save_tracks
 from longtake.training.clips import Clips, open_clips
 from longtake.training.codec import CodecStage
 from longtake.training.config import CodecConfig, SectionConfig
@@ -41,12 +41,15 @@ def prepare(
     and the starts alone, so one cache serves every schedule and order.
 
     Raises:
-        ConfigError: a model folder is missing for a stage that starts from one.
+        ConfigError: a model folder is missing for a stage that starts from one, a codec is given to the stage that
+            trains one, or the cache is of other clips or another codec.
         ModelError: a model is unknown or cannot be loaded.
     """
     train, test = open_clips(clips, limit), open_clips(held_out)
     folder = None if model is None else find_model(model)
     if isinstance(config, CodecConfig):
+        if codec is not None:
+            raise ConfigError("stage codec goes on from the codec of --model; --codec is for base and pack")
         torch.manual_seed(config.loop.seed)
         network = new_codec(config.shape) if folder is None else load_codec(folder / "vae").network
         return CodecStage(config, network, train, test, device, rank)
@@ -60,30 +63,23 @@ def prepare(
     if codec is not None:
         backbone = replace(backbone, codec=load_codec(find_model(codec) / "vae", device=device, dtype=dtype))
     generated = parse(next(iter(config.schedules.values()))).generated
-    tracks, held = (
-        _tracks(cache / name if cache else None, backbone, source, config, generated, place, dtype, rank)
-        for name, source in (("train.safetensors", train), ("held-out.safetensors", test))
-    )
-    return SectionStage(config, backbone, tracks, held, rank)
 
+    def encode(source: Clips, mirror: bool) -> Tracks:
+        return encode_tracks(backbone.codec, source, config.starts, generated, place, dtype, mirror)
 
-def _tracks(
-    path: Path | None,
-    backbone: Backbone,
-    clips: Clips,
-    config: SectionConfig,
-    generated: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    rank: int,
-) -> Tracks:
-    if path is not None and path.exists():
-        return load_tracks(path, device)
-    tracks = encode_tracks(backbone.codec, clips, config.starts, generated, device, dtype)
-    if path is not None and rank == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_tracks(tracks, path)
-    return tracks
+    def kept(name: str, source: Clips, mirror: bool) -> Tracks:
+        if cache is None:
+            return encode(source, mirror)
+        path, sign = cache / name, fingerprint(backbone.codec, source, config.starts, mirror)
+        if not path.exists():
+            tracks = encode(source, mirror)
+            if rank == 0:
+                save_tracks(tracks, path, sign)
+            return tracks
+        return load_tracks(path, place, sign)
+
+    tracks = kept("train.safetensors", train, config.mirror)
+    return SectionStage(config, backbone, tracks, kept("held-out.safetensors", test, False), rank)
 
 
 def _new_backbone(
