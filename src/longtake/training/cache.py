@@ -65,23 +65,28 @@ def encode_tracks(
     batch: int = 16,
 ) -> Tracks:
     """Encodes every clip from every start on, to the end of its last whole section; if asked, also mirrored."""
-    parts, lengths, captions = [], [], []
-    longest = (clips.images - 1 - min(starts)) // (4 * generated) * generated + 1
-    for start in sorted(starts):
-        frames = (clips.images - 1 - start) // (4 * generated) * generated + 1
-        sides: dict[bool, list[Tensor]] = {flipped: [] for flipped in ((False, True) if mirror else (False,))}
+    sides = (False, True) if mirror else (False,)
+    frames_from = {start: (clips.images - 1 - start) // (4 * generated) * generated + 1 for start in sorted(starts)}
+    tracks = [(start, flipped) for start in frames_from for flipped in sides]  # each of all clips, the longest first
+    shape = codec.channels, clips.height // codec.spatial_ratio, clips.width // codec.spatial_ratio
+    longest = max(frames_from.values())
+    latents = torch.zeros(len(tracks), len(clips), longest, *shape, device=device, dtype=dtype)
+    for start, frames in frames_from.items():
         for first in range(0, len(clips), batch):
-            chosen = list(range(first, min(first + batch, len(clips))))
+            chosen = range(first, min(first + batch, len(clips)))
             pixels = to_pixels(clips.batch(chosen, [start] * len(chosen), 4 * frames - 3), device, dtype)
-            for flipped, side in sides.items():
-                latents = codec.encode(pixels.flip(-1) if flipped else pixels).transpose(1, 2).to(dtype)
-                side.append(latents.new_zeros(len(chosen), longest, *latents.shape[2:]))
-                side[-1][:, :frames] = latents
-        for flipped, side in sides.items():
-            parts += side
-            lengths += [frames] * len(clips)
-            captions += [section_captions(clips, c, start, frames, generated, flipped) for c in range(len(clips))]
-    return Tracks(torch.cat(parts), tuple(lengths), tuple(captions))
+            for flipped in sides:
+                encoded = codec.encode(pixels.flip(-1) if flipped else pixels)
+                latents[tracks.index((start, flipped)), first : chosen.stop, :frames] = encoded.transpose(1, 2)
+    return Tracks(
+        latents=latents.flatten(0, 1),
+        lengths=tuple(frames_from[start] for start, _ in tracks for _ in range(len(clips))),
+        captions=tuple(
+            section_captions(clips, clip, start, frames_from[start], generated, flipped)
+            for start, flipped in tracks
+            for clip in range(len(clips))
+        ),
+    )
 
 
 def fingerprint(codec: Codec, clips: Clips, starts: Sequence[int], mirror: bool) -> str:
