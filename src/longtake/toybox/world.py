@@ -228,7 +228,7 @@ def world_xml(scene: Scene, timestep: float) -> str:
   <option timestep="{timestep:.8f}" integrator="implicitfast" cone="elliptic" impratio="5"/>
   <statistic center="0 0 0.5" extent="1" meansize="0.3"/>
   <visual>
-    <quality offsamples="8" numslices="40" numstacks="24"/>
+    <quality offsamples="2" numslices="40" numstacks="24"/>
     <headlight ambient="0.57 0.58 0.6" diffuse="0.16 0.16 0.16" specular="0 0 0"/>
     <map znear="0.05" zfar="{FAR}" shadowclip="8" shadowscale="1"/>
   </visual>
