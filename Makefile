@@ -41,7 +41,7 @@ bench: $(VENV)/developer.stamp out/clips/train out/clips/held-out
 	$(BIN)/python benchmarks/embedded.py --clips out/clips/held-out --train-clips out/clips/train
 
 out/clips/train out/clips/held-out: | $(VENV)/developer.stamp
-	$(BIN)/python -m longtake.toybox --output $@ --clips 32 --first-seed $(if $(findstring held,$@),1000000,0)
+	$(BIN)/python -m longtake.toybox --output $@ --clips 32 --first-seed $(if $(findstring held,$@),1000000,200000)
 
 gallery: $(VENV)/user.stamp
 	@for example in examples/*.py; do $(BIN)/python $$example || exit 1; done
