@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, required=True)
     parser.add_argument("--train-clips", type=Path, required=True)
     parser.add_argument("--config", type=Path, help="config.toml of the training; the preset otherwise")
-    parser.add_argument("--count", type=int, default=32)
+    parser.add_argument("--count", type=int, default=32, help="clips of each side; the losses need 18")
     parser.add_argument("--sections", type=int, default=10)
     parser.add_argument("--order", default="vanilla")
     parser.add_argument("--steps", type=int)
