@@ -1,12 +1,23 @@
 """In which order a video is made: sections, what each sees, and where RoPE puts it."""
 
 from longtake.plan.draw import Format, draw_plan, draw_schedule
-from longtake.plan.orders import INVERTED, ORDERS, VANILLA, default_order, make_plan, sections_for
+from longtake.plan.orders import (
+    BOTH_SIDES,
+    INVERTED,
+    ORDERS,
+    VANILLA,
+    default_order,
+    find_order,
+    make_plan,
+    order_of,
+    sections_for,
+)
 from longtake.plan.picture import draw_svg
 from longtake.plan.positions import Gaps
 from longtake.plan.section import Look, Plan, Section
 
 __all__ = [
+    "BOTH_SIDES",
     "INVERTED",
     "ORDERS",
     "VANILLA",
@@ -19,6 +30,8 @@ __all__ = [
     "draw_plan",
     "draw_schedule",
     "draw_svg",
+    "find_order",
     "make_plan",
+    "order_of",
     "sections_for",
 ]

@@ -1,119 +1,147 @@
-"""Orders: functions from a schedule and a length to a plan."""
+"""Orders: in which order the sections of a video are made.
+
+A section's place is its number in time. An order is a function from the number of places to the places in the order of
+making; what each section sees follows from the schedule and from what is known when its turn comes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from longtake.errors import PlanError
-from longtake.plan.positions import Gaps, future_shift, past_shift, tail_positions
-from longtake.plan.section import Look, Plan, Section
-from longtake.schedule import Schedule, Side, Span
+from longtake.plan.positions import Gaps
+from longtake.plan.section import Plan, Section
+from longtake.plan.sight import Known, Missing, see
+from longtake.schedule import Schedule
 
-__all__ = ["INVERTED", "ORDERS", "VANILLA", "Missing", "Order", "default_order", "make_plan", "sections_for"]
-
-Missing = Literal["absent", "zeros"]
+__all__ = [
+    "BOTH_SIDES",
+    "INVERTED",
+    "ORDERS",
+    "VANILLA",
+    "Order",
+    "default_order",
+    "find_order",
+    "make_plan",
+    "order_of",
+    "sections_for",
+]
 
 VANILLA = "td_f1k1_x_f16k4f2k2f1k1_g9"  # FramePack-F1's structure
 INVERTED = "f1k1_x_g9_f1k1f2k2f16k4_td"  # FramePack's
+BOTH_SIDES = "td_f1k1_x_f16k4f2k2f1k1_g9_x_f1k1f2k2f4k4"  # F1's, and the endpoint beyond a gap
 
 
-def _anchors(spans: tuple[Span, ...], known: range) -> list[Look]:
-    """The first frames of the video, at their own numbers; those that are not known yet are left out."""
-    looks, first = [], 0
-    for span in spans:
-        frames = tuple(f for f in range(first, first + span.frames) if f in known)
-        first += span.frames
-        if frames:
-            looks.append(Look(frames, span.kernel, frames))
-    return looks
+def vanilla(places: int, spacing: tuple[int, ...]) -> Iterable[int]:
+    """In time order (paper, Figure 2a; FramePack-F1)."""
+    return range(places)
 
 
-def _looks(spans: Iterable[Span], nearest_first: range, known: range, shift: int, missing: Missing) -> list[Look]:
-    """Spans next to the made frames, nearest first, read these frames; unknown ones are left out or read as zeros."""
-    looks, taken = [], 0
-    for span in spans:
-        offered = nearest_first[taken : taken + span.frames]
-        frames = tuple(sorted(f for f in offered if missing == "zeros" or f in known))
-        taken += span.frames
-        if frames:
-            looks.append(Look(frames, span.kernel, tuple(f + shift for f in frames)))
-    return looks
+def inverted(places: int, spacing: tuple[int, ...]) -> Iterable[int]:
+    """From the end to the start image (paper, Figure 2c; FramePack)."""
+    return reversed(range(places))
 
 
-def _tail(side: Side, frames: range, nearest: int, shift: int, gaps: Gaps) -> list[Look]:
-    """What lies beyond the spans of a side, if its tail is kept and there is any."""
-    if side.tail not in ("ta", "tc") or not frames:
-        return []
-    coarsest = max((span.kernel for span in side.near), key=lambda k: k.t * k.h * k.w)
-    return [Look(tuple(frames), coarsest, tail_positions(frames, nearest, shift, gaps), side.tail)]
+def anti_drifting(places: int, spacing: tuple[int, ...]) -> Iterable[int]:
+    """The beginning, then the ending, then what lies between in time order (paper, Figure 2b).
 
-
-def vanilla(schedule: Schedule, sections: int, gaps: Gaps, missing: Missing) -> Iterator[Section]:
-    """In time order, each section seeing the past (paper, Figure 2a; the order of FramePack-F1).
-
-    The start frame is in the past like any other: where the schedule also anchors it, a section near it sees it twice.
+    >>> list(anti_drifting(5, ()))
+    [0, 4, 1, 2, 3]
     """
-    g, side = schedule.generated, schedule.left
-    near = side.near_frames
-    for index in range(sections):
-        first = 1 + g * index
-        known, oldest = range(first), first - near
-        shift = past_shift(first, side.far_frames + near, gaps)
-        past = range(first - 1, oldest - 1, -1)
-        looks = _looks(side.near[::-1], past, known, shift, missing)
-        tail = _tail(side, known[: max(0, oldest)], oldest - 1, shift, gaps)
-        frames = tuple(range(first, first + g))
-        positions = tuple(f + shift for f in frames)
-        yield Section(index, frames, positions, (*_anchors(side.far, known), *tail, *looks[::-1]))
+    return dict.fromkeys((0, places - 1, *range(places)))
 
 
-def inverted(schedule: Schedule, sections: int, gaps: Gaps, missing: Missing) -> Iterator[Section]:
-    """From the end to the start frame, each section seeing the start and the future (paper, Figure 2c)."""
-    g, side = schedule.generated, schedule.right
-    near, end = side.near_frames, 1 + g * sections
-    for index in range(sections):
-        first = 1 + g * (sections - 1 - index)
-        known, beyond = range(first + g, end), first + g + near
-        shift = future_shift(first, g, sections, 1, gaps)
-        looks = _looks(side.near, range(first + g, beyond), known, shift, missing)
-        tail = _tail(side, range(beyond, end), beyond, shift, gaps)
-        frames = tuple(range(first, first + g))
-        positions = tuple(f + shift for f in frames)
-        yield Section(index, frames, positions, (*_anchors(schedule.left.far, range(1)), *looks, *tail))
+def planned(places: int, spacing: tuple[int, ...]) -> Iterable[int]:
+    """Every so many sections an endpoint, coarse to fine, then what lies between in time order (paper, Figure 2d; P1).
+
+    Each level of endpoints is made in time order and always holds the end of the video.
+
+    >>> list(planned(9, (6, 3)))
+    [5, 8, 2, 0, 1, 3, 4, 6, 7]
+    """
+    endpoints = (place for step in spacing for place in (*range(step - 1, places, step), places - 1))
+    return dict.fromkeys((*endpoints, *range(places)))
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """An order and what it asks of a schedule."""
 
-    sections: Callable[[Schedule, int, Gaps, Missing], Iterator[Section]]
+    places: Callable[[int, tuple[int, ...]], Iterable[int]]
     serves: Callable[[Schedule], bool]
     needs: str
+    spacing: tuple[int, ...] = ()  # of endpoints, in sections, coarse to fine; empty: the order has no such choice
 
 
-ORDERS: dict[str, Order] = {
+def _right(schedule: Schedule) -> bool:
+    """True if a schedule has spans on the right, either next to g or beyond an x."""
+    return bool(schedule.right.near) != bool(schedule.right.far)
+
+
+_BOTH = f"history on the left of g and an endpoint on the right, such as {BOTH_SIDES}"
+
+ORDERS: dict[str, Order] = {  # an order asks more of a schedule than those above it
     "vanilla": Order(
         vanilla,
-        lambda s: not s.right.near and not s.right.far,
-        "history on the left of g only, such as td_f16k4f2k2f1k1_g9",
+        lambda s: not s.right.near,
+        "history next to g on the left only, such as td_f16k4f2k2f1k1_g9",
     ),
     "inverted": Order(
         inverted,
-        lambda s: bool(s.right.near) and not s.left.near and not s.right.far and s.left.far_frames <= 1,
-        "history on the right of g and at most the start frame on the left, such as f1k1_x_g9_f1k1f2k2f16k4_td",
+        lambda s: _right(s) and s.left.far_frames <= 1,
+        "history on the right of g and at most one anchor on the left, such as f1k1_x_g9_f1k1f2k2f16k4_td",
     ),
+    "planned": Order(planned, lambda s: _right(s) and bool(s.left.near), _BOTH, spacing=(3,)),
+    "anti_drifting": Order(anti_drifting, lambda s: _right(s) and bool(s.left.near), _BOTH),
 }
 
 
+def order_of(name: str) -> str:
+    """The order that a name begins with.
+
+    >>> order_of("planned:9,3")
+    'planned'
+    """
+    return name.partition(":")[0]
+
+
+def find_order(name: str) -> Order:
+    """The order of that name; a colon and numbers say how far apart its endpoints are, coarse to fine.
+
+    >>> find_order("planned:9,3").spacing
+    (9, 3)
+
+    Raises:
+        PlanError: there is no such order, or it has no endpoints to space, or not so.
+    """
+    kind, colon, numbers = name.partition(":")
+    if kind not in ORDERS:
+        raise PlanError(f"order {kind!r} is unknown; there are: {', '.join(ORDERS)}")
+    order = ORDERS[kind]
+    if not colon:
+        return order
+    if not order.spacing:
+        spaced = ", ".join(name for name, row in ORDERS.items() if row.spacing)
+        raise PlanError(f"order {name!r}: {kind} has no endpoints to space; those that have: {spaced}")
+    steps = tuple(int(n) if n.isascii() and n.isdigit() else 0 for n in numbers.split(","))
+    if min(steps) < 2 or any(a <= b for a, b in pairwise(steps)):
+        raise PlanError(f"order {name!r}: expected sections from endpoint to endpoint, falling, such as {kind}:9,3")
+    return replace(order, spacing=steps)
+
+
 def default_order(schedule: Schedule) -> str:
-    """The first order that can serve the schedule.
+    """The order that a schedule is made for: of those that can serve it, the one that asks most.
+
+    >>> from longtake.schedule import parse
+    >>> default_order(parse("td_f16k4f2k2f1k1_g9")), default_order(parse("td_f16k4f2k2f1k1_g9_x_f1k1"))
+    ('vanilla', 'anti_drifting')
 
     Raises:
         PlanError: none can.
     """
-    for name, order in ORDERS.items():
+    for name, order in reversed(ORDERS.items()):
         if order.serves(schedule):
             return name
     needs = "; ".join(f"{name} needs {order.needs}" for name, order in ORDERS.items())
@@ -121,9 +149,17 @@ def default_order(schedule: Schedule) -> str:
 
 
 def make_plan(
-    schedule: Schedule, frames: int, order: str = "vanilla", gaps: Gaps = "clamped", missing: Missing = "absent"
+    schedule: Schedule,
+    frames: int,
+    order: str = "vanilla",
+    gaps: Gaps = "clamped",
+    missing: Missing = "absent",
+    given: Collection[int] = (),
 ) -> Plan:
     """The plan of a video of `frames` latent frames, frame 0 being the start image.
+
+    All sections make as many frames as the schedule says, but for the last in time, which makes what is left. Frames
+    `given`, such as those of key images, are known from the beginning, until a section makes them or for good.
 
     With `missing="zeros"` the spans next to the made frames are always full: they also name frames that are not there
     (negative, or `frames` and above), which a history of zeros fills, as the released models were trained.
@@ -134,23 +170,28 @@ def make_plan(
     ((9,), 'k1', (19,))
 
     Raises:
-        PlanError: the order is unknown or cannot serve the schedule, or the length is not 1 + g * n.
+        PlanError: the order is unknown or cannot serve the schedule, there is no frame to make, or a given one is
+            beside the video.
     """
-    if order not in ORDERS:
-        raise PlanError(f"order {order!r} is unknown; there are: {', '.join(ORDERS)}")
-    if not ORDERS[order].serves(schedule):
+    row = find_order(order)
+    if not row.serves(schedule):
         others = [name for name, o in ORDERS.items() if o.serves(schedule)]
-        hint = f"; this schedule can be made in the order {others[0]}" if others else ""
-        raise PlanError(f"the order {order} cannot serve the schedule {schedule}: it needs {ORDERS[order].needs}{hint}")
+        hint = f"; this schedule can be made in the order {' or '.join(others)}" if others else ""
+        raise PlanError(f"the order {order} cannot serve the schedule {schedule}: it needs {row.needs}{hint}")
+    if frames < 2:
+        raise PlanError(f"{frames} latent frames cannot be made: a video has the start image's and at least one more")
+    stray = [f for f in given if not 0 < f <= frames]
+    if stray:
+        raise PlanError(f"frame {stray[0]} cannot be given: expected 1 to {frames}, which follows the last one made")
+    if given and not (schedule.right.near or schedule.right.far):
+        raise PlanError(f"the schedule {schedule} sees nothing that lies ahead; one that does: {BOTH_SIDES}")
     g = schedule.generated
-    sections, rest = divmod(frames - 1, g)
-    if rest or sections < 1:
-        below, above = max(1, sections), max(1, sections) + 1
-        raise PlanError(
-            f"{frames} latent frames cannot be made: a video has 1 + {g} n of them, "
-            f"for example {1 + g * below} or {1 + g * above}"
-        )
-    return Plan(schedule, order, frames, tuple(ORDERS[order].sections(schedule, sections, gaps, missing)))
+    places, known, sections = -(-(frames - 1) // g), Known([0, *given]), list[Section]()
+    for place in row.places(places, row.spacing):
+        made = range(1 + g * place, min(frames, 1 + g * (place + 1)))
+        sections.append(see(len(sections), made, places, schedule, known, gaps, missing))
+        known.add(made)
+    return Plan(schedule, order, frames, tuple(sections))
 
 
 def sections_for(seconds: float, fps: float, generated: int, temporal_ratio: int = 4) -> int:

@@ -1,21 +1,36 @@
 """Where absolute frame numbers become RoPE positions: the one place.
 
-Within a section a position is its frame number plus one shift, so distances are true; only the anchors on the far left
-keep their numbers. True gaps: the shift is 0. Clamped gaps, as the released models were trained:
+True gaps: a position is a frame number, and frames that are not known yet leave their positions blank (paper, section
+3.2: random access). Clamped gaps, as models are trained on clips shorter than the videos they make:
 
-    history on the left     one constant table: anchors from 0, spans, made frames, however far the start is
+    history on the left     a constant table: anchors from 0, spans, made frames, however far the start is
     history on the right    3, 2, 2, ..., 2, 1, 0 sections between anchors and made frames (n-1, ..., 1, 0 if n <= 4)
+    a gap beside the made   as wide as it is up to 3 sections, and 3 sections where it is wider
 
-With clamped gaps all frames of a tail stand where its nearest frame does: positions do not grow with the video.
+The first two are those of the released models. With clamped gaps all frames of a tail stand where its nearest frame
+does: positions do not grow with the video.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Gaps", "clamped_gap", "future_shift", "past_shift", "tail_positions"]
+from longtake.schedule import Schedule
+
+__all__ = ["Gaps", "Shifts", "clamped_gap", "find_shifts", "tail_positions"]
 
 Gaps = Literal["true", "clamped"]
+WIDEST = 3  # sections
+
+
+@dataclass(frozen=True, slots=True)
+class Shifts:
+    """Position minus frame number, for the frames that a section makes and for what it sees beside them."""
+
+    left: int
+    made: int
+    right: int
 
 
 def clamped_gap(before: int, sections: int) -> int:
@@ -29,24 +44,28 @@ def clamped_gap(before: int, sections: int) -> int:
     return 3 if before == sections - 1 else min(before, 2)
 
 
-def past_shift(first: int, seen: int, gaps: Gaps) -> int:
-    """Position minus number where frames from `first` on are made after `seen` frames of anchors and spans.
+def find_shifts(schedule: Schedule, made: range, sections: int, left: range, right: range, gaps: Gaps) -> Shifts:
+    """The shifts of a section of a video of `sections`, between the nearest known frames on its left and right.
 
-    >>> past_shift(82, 20, "clamped") + 82
+    >>> from longtake.schedule import parse
+    >>> find_shifts(parse("f1k1_x_f16k4f2k2f1k1_g9"), range(82, 91), 10, range(82), range(91, 91), "clamped").made + 82
     20
     """
-    return {"true": 0, "clamped": seen - first}[gaps]
+    if gaps == "true":
+        return Shifts(0, 0, 0)
+    g, side = schedule.generated, schedule.left
+    widest = WIDEST * g
+    if side.near or not (schedule.right.near or schedule.right.far):
+        begin = side.far_frames + side.near_frames
+        gap = min(made.start - left.stop, widest)
+    else:
+        begin = 1
+        gap = g * clamped_gap((made.start - 1) // g, sections)
+    shift = begin + gap - made.start
+    excess = max(0, right.start - made.stop - widest)
+    return Shifts(begin - left.stop, shift, shift - excess)
 
 
-def future_shift(first: int, made: int, sections: int, anchors: int, gaps: Gaps) -> int:
-    """Position minus number where `made` frames from `first` on are made after `anchors` and before all that follows.
-
-    >>> future_shift(46, 9, 6, 1, "clamped") + 46
-    28
-    """
-    return {"true": 0, "clamped": anchors + made * clamped_gap((first - 1) // made, sections) - first}[gaps]
-
-
-def tail_positions(frames: range, nearest: int, shift: int, gaps: Gaps) -> tuple[int, ...]:
-    """The positions of a tail whose frame next to the spans is `nearest`."""
+def tail_positions(frames: range | tuple[int, ...], nearest: int, shift: int, gaps: Gaps) -> tuple[int, ...]:
+    """The positions of a tail that begins beside the spans at frame `nearest`."""
     return tuple({"true": f, "clamped": nearest}[gaps] + shift for f in frames)
