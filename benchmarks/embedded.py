@@ -100,7 +100,7 @@ def measure_loss(backbone, config: SectionConfig, training: Clips, held_out: Cli
         groups = []
         for first in range(0, len(tracks.lengths) - 8, 9):
             part = slice(first, first + 9)
-            group = Tracks(tracks.latents[part], tracks.lengths[part], tracks.captions[part])
+            group = Tracks(tracks.latents[part], tracks.keys[part], tracks.lengths[part], tracks.captions[part])
             groups.append(stage.fixed_loss(group, numbers[part], 9))
         found[f"{name}_loss"] = float(np.mean(groups))
         found[f"{name}_standard_error"] = float(np.std(groups, ddof=1) / len(groups) ** 0.5)

@@ -244,7 +244,7 @@ def test_parts_of_different_models_are_refused(folder, tmp_path):
     ("change", "message"),
     [
         ({"order": "inwards"}, "order 'inwards' has no schedule"),
-        ({"schedules": {"inwards": "f1k1_g9"}}, "schedules: .*unknown order 'inwards'"),
+        ({"schedules": {"inwards": "f1k1_g9"}}, "schedules: .*order 'inwards' is unknown"),
         ({"schedules": {"vanilla": "f16k4_q2_g9"}}, "schedules: .*f16k4_q2_g9"),
         ({"steps": 0}, "steps: .*greater than 0"),
         ({"temperature": 1.0}, "temperature: Extra inputs"),

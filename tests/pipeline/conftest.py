@@ -8,7 +8,7 @@ from PIL import Image
 from longtake.backbones import load_backbone
 from longtake.pipeline import Request, generate
 
-ORDERS = ("vanilla", "inverted")
+ORDERS = ("vanilla", "inverted", "planned:2")
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ def contents():
 
 @pytest.fixture(scope="session", params=ORDERS)
 def undisturbed(request, asked, backbone, tmp_path_factory):
-    """A run that nothing disturbed, in both orders: its request, events, files and video."""
+    """A run that nothing disturbed, in several orders: its request, events, files and video."""
     folder = tmp_path_factory.mktemp(f"undisturbed-{request.param}")
     wanted = asked(order=request.param)
     events = list(generate(wanted, folder / "video.mp4", folder / "run", backbone))

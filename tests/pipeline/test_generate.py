@@ -4,15 +4,18 @@ import random
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from longtake.backbones import load_backbone
 from longtake.errors import ModelError, NumericsError, OutputError, RunError
 from longtake.flow import noise
 from longtake.media import fit, load_image, read_comment, read_video
+from longtake.packing import Codebook
 from longtake.pipeline import Finished, Planned, Run, SectionDone, Step, generate, make, reroll
 from longtake.pipeline.request import read_request
 
@@ -371,3 +374,57 @@ def test_an_output_is_checked_before_a_run_goes_on(undisturbed, backbone, tmp_pa
     with pytest.raises(OutputError, match="there is no such folder"):
         next(make(run, tmp_path / "nowhere" / "a.mp4", backbone))
     assert not run.has_section(3)
+
+
+def with_codebook(folder, tmp_path):
+    model = shutil.copytree(folder, tmp_path / "model")
+    backbone = load_backbone(model)
+    words = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    replace(backbone, codebooks={8: Codebook(words)}).save(model)
+    return model
+
+
+def test_discretized_history_changes_every_section_but_the_first(asked, tiny_backbone_folder, tmp_path):
+    model = str(with_codebook(tiny_backbone_folder, tmp_path))
+    plain, rounded, same = (
+        [
+            e.latents
+            for e in generate(asked(model=model, **d), tmp_path / f"{i}.mp4", tmp_path / f"{i}")
+            if isinstance(e, SectionDone)
+        ]
+        for i, d in enumerate(({}, {"codebook": 8}, {"schedule": "td_f1k1_x_f16k4f2k2f1k1_g9+D", "codebook": {"*": 8}}))
+    )
+    assert torch.equal(plain[0], rounded[0])  # it sees the user's own image, which is not rounded
+    assert not any(torch.equal(a, b) for a, b in zip(plain[1:], rounded[1:], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(same, rounded, strict=True))
+
+
+def test_discretized_images_change_the_first_section_too(asked, tiny_backbone_folder, tmp_path):
+    model = str(with_codebook(tiny_backbone_folder, tmp_path))
+    plain, rounded = (
+        next(
+            e.latents
+            for e in generate(asked(model=model, **d), tmp_path / f"{i}.mp4", tmp_path / f"{i}")
+            if isinstance(e, SectionDone)
+        )
+        for i, d in enumerate(({}, {"codebook": 8, "discretize_images": True}))
+    )
+    assert not torch.equal(plain, rounded)
+
+
+def test_a_codebook_that_the_model_lacks_is_refused_before_anything_is_written(asked, tiny_backbone_folder, tmp_path):
+    model = str(with_codebook(tiny_backbone_folder, tmp_path))
+    for changes, words in (({"model": model}, "codebook of 9 words; it has codebooks of 8"), ({}, "not trained with")):
+        with pytest.raises(ModelError, match=words):
+            next(generate(asked(codebook=9, **changes), tmp_path / "video.mp4", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_codebooks_of_another_codec_are_refused(tiny_backbone_folder, tmp_path):
+    model = with_codebook(tiny_backbone_folder, tmp_path)
+    path = model / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["post_quant_conv.bias"] += 1
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="these codebooks belong to another codec"):
+        load_backbone(model)

@@ -149,7 +149,7 @@ def test_an_order_that_cannot_serve_the_schedule_names_one_that_can(order, sched
 
 def test_a_schedule_that_no_order_can_serve_is_refused():
     with pytest.raises(PlanError, match="no order can serve the schedule"):
-        resolved(schedule="f1k1_g9_f1k1")
+        resolved(schedule="f1k1_g9_f1k1_x_f1k1")
 
 
 def test_an_order_that_the_model_does_not_know_needs_a_schedule():
@@ -162,3 +162,31 @@ def test_an_order_that_the_model_does_not_know_needs_a_schedule():
 def test_a_schedule_that_cannot_be_read_shows_the_place():
     with pytest.raises(ScheduleError, match=r"f16k4_q2_g9\n +\^ expected"):
         resolved(schedule="f16k4_q2_g9")
+
+
+def test_a_codebook_makes_the_schedule_discrete():
+    config = resolved(codebook=64)
+    assert config.schedule.endswith("+D") or "+D_" in config.schedule
+    assert config.codebook == {"*": 64}
+    assert resolved().codebook == {}
+
+
+def test_a_discrete_schedule_takes_the_models_own_codebook():
+    settings = BackboneSettings(codebook=256)
+    assert resolved(settings, schedule="td_f16k4f2k2f1k1_g9+D").codebook == {"*": 256}
+
+
+@pytest.mark.parametrize("given", ["k1=1024, k4=64", {"k1": 1024, "k4": 64}])
+def test_a_codebook_can_be_said_for_each_kernel(given):
+    assert resolved(codebook=given).codebook == {"k1": 1024, "k4": 64}
+
+
+def test_a_codebook_for_a_kernel_that_nothing_is_seen_through_is_refused():
+    with pytest.raises(InputError, match=r"a codebook for k8: the schedule .* has the kernels k1, k2, k4"):
+        resolved(codebook="k8=64")
+
+
+@pytest.mark.parametrize("given", ["many", "0", "k1=", -3])
+def test_a_codebook_that_is_no_number_is_refused(given):
+    with pytest.raises(InputError, match="codebook"):
+        read_request({"image": "a.png", "codebook": given})

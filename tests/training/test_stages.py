@@ -106,6 +106,7 @@ def test_tracks_come_back_from_their_cache(trained, clips, tmp_path):
     fresh = prepare(config, clips / "train", clips / "held", model, "cpu", cache=tmp_path)
     cached = prepare(config, clips / "train", clips / "held", model, "cpu", cache=tmp_path)
     assert torch.equal(fresh.tracks.latents, cached.tracks.latents)
+    assert torch.equal(fresh.tracks.keys, cached.tracks.keys)
     assert fresh.tracks.captions == cached.tracks.captions
     assert fresh.tracks.lengths == cached.tracks.lengths
 
@@ -148,3 +149,19 @@ def test_samples_are_written_on_the_way(trained):
     with Image.open(trained[0] / "pack" / "samples" / "000020.webp") as sample:
         # One held-out clip: the real one on the left, the made one on the right, two sections and the start image.
         assert (sample.size, sample.n_frames) == ((96, 32), 73)
+
+
+def test_a_key_image_is_the_last_image_of_its_section_encoded_alone(trained, clips):
+    stage = prepare(PRESETS["pack/tiny"], clips / "train", clips / "held", trained[0] / "base" / "model", "cpu")
+    image = torch.from_numpy(open_clips(clips / "train").read(1, 36, 1)[None].copy())
+    latents = stage.backbone.codec.encode(to_pixels(image, torch.device("cpu"), torch.float32))
+    # Four pictures at once and one alone: the same sums in another order.
+    assert torch.allclose(stage.tracks.keys[1, 0], latents[0, :, 0], atol=1e-4)
+
+
+def test_pack_gives_the_model_its_orders_and_codebooks(trained):
+    backbone = load_backbone(trained[0] / "pack" / "model")
+    assert set(backbone.settings.schedules) == {"vanilla", "inverted", "planned", "anti_drifting"}
+    assert sorted(backbone.codebooks) == [1, 8]
+    mean = backbone.codebooks[1].words[0]
+    assert mean.abs().max() < 1.5  # latents are normalized; few clips have a mean of their own

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor
 
+from longtake.backbones.codebooks import check_sizes, save_codebooks
 from longtake.backbones.codec import Codec
 from longtake.backbones.prompts import PromptEncoder
 from longtake.backbones.rotation import rotate_whole_tensors
@@ -18,7 +19,7 @@ from longtake.backbones.saving import save_model
 from longtake.backbones.seams import Seams, install_seams
 from longtake.backbones.settings import BackboneSettings
 from longtake.backbones.wan import SEAMS, rope_axes, velocity
-from longtake.packing import Packed, Patchify, RopeAxes
+from longtake.packing import Codebook, Discretization, Packed, Patchify, RopeAxes
 from longtake.schedule import Kernel, parse
 
 __all__ = ["Backbone", "kernels_of"]
@@ -46,6 +47,7 @@ class Backbone:
     codec: Codec
     prompts: PromptEncoder
     settings: BackboneSettings
+    codebooks: Mapping[int, Codebook] = field(default_factory=dict)  # by their size
 
     @classmethod
     def assemble(
@@ -55,6 +57,7 @@ class Backbone:
         codec: Codec,
         prompts: PromptEncoder,
         settings: BackboneSettings,
+        codebooks: Mapping[int, Codebook] | None = None,
     ) -> Backbone:
         """Joins the parts; a transformer without history weights gets fresh ones for its schedules' kernels."""
         if not hasattr(transformer, "history_patch_embed"):
@@ -70,6 +73,7 @@ class Backbone:
             codec=codec,
             prompts=prompts,
             settings=settings,
+            codebooks=codebooks or {},
         )
 
     @property
@@ -94,6 +98,17 @@ class Backbone:
             OutputError: the disk is full or the folder cannot be written.
         """
         save_model(folder, self.transformer, self.codec.network, self.prompts, self.settings, dtype)
+        save_codebooks(folder, self.codebooks, self.codec)
+
+    def discretization(self, sizes: Mapping[str, int], exact_too: bool = False) -> Discretization | None:
+        """Rounding to the codebooks of these sizes, by kernel; "*" stands for every other kernel. None for no sizes.
+
+        Raises:
+            ModelError: the model has no codebook of a size.
+        """
+        check_sizes(self.name, sizes, tuple(self.codebooks))
+        books = {kernel: self.codebooks[size] for kernel, size in sizes.items()}
+        return Discretization(books, exact_too) if books else None
 
     def velocity(
         self,

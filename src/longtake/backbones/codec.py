@@ -9,6 +9,7 @@ and 2-3 times faster.
 from __future__ import annotations
 
 from functools import cached_property
+from hashlib import sha256
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import (
@@ -49,6 +50,14 @@ class Codec:
     def dtype(self) -> torch.dtype:
         """What the network computes in."""
         return self.network.post_quant_conv.weight.dtype
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of the weights: latents of codecs that differ in them mean different things."""
+        digest = sha256()
+        for name, weight in sorted(self.network.state_dict().items()):
+            digest.update(name.encode() + weight.float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @cached_property
     def reach(self) -> int:

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 from transformers.utils import logging as transformers_logging
 
 from longtake.backbones.backbone import Backbone, kernels_of
+from longtake.backbones.codebooks import codebook_sizes, load_codebooks
 from longtake.backbones.codec import Codec
 from longtake.backbones.prompts import PromptEncoder
 from longtake.backbones.registry import find_model
@@ -55,6 +56,7 @@ class Outline:
     channels: int  # of a latent
     patch: Kernel
     kernels: tuple[Kernel, ...]  # that it has history weights for
+    codebooks: tuple[int, ...]  # words of each codebook
 
 
 def inspect_model(name_or_path: str | Path) -> Outline:
@@ -77,6 +79,7 @@ def inspect_model(name_or_path: str | Path) -> Outline:
         channels=codec.config["z_dim"],
         patch=Kernel(*transformer.config["patch_size"]),
         kernels=tuple(sorted(trained_kernels(transformer.history_patch_embed.state_dict()), key=lambda k: k.t)),
+        codebooks=codebook_sizes(folder),
     )
 
 
@@ -101,7 +104,8 @@ def load_backbone(
     prompts = load_prompts(folder, settings.text_length, device, dtype)
     transformer = load_transformer(folder / "transformer", settings, device, dtype)
     _check_widths(folder, codec.channels, prompts.encoder.config.d_model, transformer.config)
-    return Backbone.assemble(str(name_or_path), transformer, codec, prompts, settings)
+    codebooks = load_codebooks(folder, codec, device)
+    return Backbone.assemble(str(name_or_path), transformer, codec, prompts, settings, codebooks)
 
 
 def load_settings(folder: Path) -> BackboneSettings:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from longtake.backbones.backbone import Backbone
 from longtake.flow import SOLVERS, noise, sigmas
-from longtake.packing import History, pack
+from longtake.packing import Discretization, History, pack
 from longtake.plan import Plan
 
 __all__ = ["roll_out"]
@@ -25,6 +25,7 @@ def roll_out(
     seed: int = 0,
     steps: int | None = None,
     solver: str = "euler",
+    discretization: Discretization | None = None,
 ) -> Float[Tensor, "b c t h w"]:
     """The latents of `b` videos that follow one plan, frame 0 being `start`.
 
@@ -32,10 +33,10 @@ def roll_out(
     """
     settings = backbone.settings
     levels = sigmas(steps or settings.steps, settings.shift)
-    history = History()
-    history.remember((0,), start)
+    history = History(discretization=discretization)
+    history.remember((0,), start, exact=True)
     for section in plan.sections:
-        place = (section.frames[0] - 1) // len(section.frames)
+        place = (section.frames[0] - 1) // plan.schedule.generated
         text = backbone.prompts.encode([words[place] for words in prompts])
         packed = pack(section, history, backbone.patchify, backbone.axes)
         shape = (1, start.shape[1], len(section.frames), *start.shape[3:])

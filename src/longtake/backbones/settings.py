@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from longtake.errors import ScheduleError
-from longtake.plan import INVERTED, ORDERS, VANILLA, Gaps
+from longtake.errors import PlanError, ScheduleError
+from longtake.plan import BOTH_SIDES, INVERTED, Gaps, find_order, order_of
 from longtake.schedule import parse
 
 __all__ = ["BackboneSettings"]
@@ -18,7 +18,12 @@ class BackboneSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schedules: dict[str, str] = {"vanilla": VANILLA, "inverted": INVERTED}  # a name for each order the model knows
+    schedules: dict[str, str] = {  # a name for each order the model knows
+        "vanilla": BOTH_SIDES,
+        "inverted": INVERTED,
+        "planned": BOTH_SIDES,
+        "anti_drifting": BOTH_SIDES,
+    }
     order: str = "vanilla"  # the one to use if none is asked for
     gaps: Gaps = "clamped"
     missing: Literal["absent", "zeros"] = "absent"
@@ -32,21 +37,21 @@ class BackboneSettings(BaseModel):
     height: int = Field(default=480, gt=0)
     width: int = Field(default=832, gt=0)
     text_length: int = Field(default=512, gt=0)
+    codebook: int = Field(default=128, gt=0)  # words that +D rounds to if nothing is said (paper: 128)
 
     @field_validator("schedules")
     @classmethod
     def _readable(cls, schedules: dict[str, str]) -> dict[str, str]:
         for order, name in schedules.items():
-            if order not in ORDERS:
-                raise ValueError(f"unknown order {order!r}; there are {', '.join(ORDERS)}")
             try:
+                find_order(order)
                 parse(name)
-            except ScheduleError as error:
+            except (PlanError, ScheduleError) as error:
                 raise ValueError(str(error)) from error
         return schedules
 
     @model_validator(mode="after")
     def _order_has_a_schedule(self) -> BackboneSettings:
-        if self.order not in self.schedules:
+        if order_of(self.order) not in self.schedules:
             raise ValueError(f"order {self.order!r} has no schedule; there are {', '.join(self.schedules)}")
         return self

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from longtake.errors import ModelError
 
-__all__ = ["check_fit", "read_json", "read_shapes", "read_tensors", "weight_files"]
+__all__ = ["check_fit", "read_json", "read_note", "read_shapes", "read_tensors", "weight_files"]
 
 _PICKLES = ("*.bin", "*.ckpt", "*.pkl", "*.pt", "*.pth")
 
@@ -78,6 +78,12 @@ def read_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
         with _opened(path) as file:
             shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     return shapes
+
+
+def read_note(path: Path) -> dict[str, str]:
+    """What the header of a file says beside its tensors."""
+    with _opened(path) as file:
+        return file.metadata() or {}
 
 
 def read_tensors(files: Sequence[Path], prefix: str) -> dict[str, Tensor]:

@@ -35,11 +35,16 @@ class Options:
     model: str | None = None
     """A model's name or folder."""
     order: str | None = None
-    """vanilla (forward, streams) or inverted (from the end to the start image)."""
+    """vanilla (forward, streams), inverted (from the end to the start image), anti_drifting (the ending second) or
+    planned (endpoints first; planned:9,3 says how many sections apart, coarse to fine)."""
     schedule: str | None = None
     """What each section sees; see longtake show."""
     gaps: Literal["true", "clamped"] | None = None
     """Whether RoPE sees true distances or those that the model was trained with."""
+    codebook: str | None = None
+    """Discretized history (+D): round it to so many words, such as 128, or by kernel, such as k1=1024,k4=64."""
+    discretize_images: bool = False
+    """With +D: round the start image, too."""
     num_inference_steps: Annotated[int | None, tyro.conf.arg(aliases=["--steps"])] = None
     """Steps of each section."""
     solver: Literal["euler", "unipc"] | None = None
@@ -69,8 +74,8 @@ class Options:
 
 
 FIELDS = (
-    "image", "prompt", "seconds", "model", "order", "schedule", "gaps", "solver", "guidance", "negative_prompt", "seed",
-    "height", "width", "scale", "crf",
+    "image", "prompt", "seconds", "model", "order", "schedule", "gaps", "codebook", "solver", "guidance",
+    "negative_prompt", "seed", "height", "width", "scale", "crf",
 )  # fmt: skip
 
 
@@ -79,6 +84,8 @@ def run(options: Options) -> int:
     given = {name: getattr(options, name) for name in FIELDS if getattr(options, name) is not None}
     if options.num_inference_steps is not None:
         given["steps"] = options.num_inference_steps
+    if options.discretize_images:
+        given["discretize_images"] = True
     given = {**_repeated(options.from_), **given}
     if "image" not in given:
         raise InputError("a start image is missing; --image FILE names one, `longtake demo` brings its own")
@@ -134,6 +141,9 @@ def _report(checked: Any, as_json: bool) -> None:
         f"order {config.order}, schedule {config.schedule}, {config.steps} steps ({config.solver}), "
         f"guidance {config.guidance:g}, seed {config.seed}"
     )
+    if config.codebook:
+        words = ", ".join(f"{size} for {kernel}" for kernel, size in config.codebook.items())
+        print(f"discretized history, words: {words.replace(' for *', '')}")
     print(
         f"{checked.section_tokens} tokens a section, at most {checked.context_tokens} of context; "
         f"about {checked.disk_bytes / 2**20:.1f} MiB of disk"

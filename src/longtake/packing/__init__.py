@@ -1,5 +1,6 @@
 """History as tokens: what a section sees, each span through its own kernel, with rotary phases to match."""
 
+from longtake.packing.codebook import Codebook, Discretization, Fit, fit_codebook, fit_of
 from longtake.packing.history import History
 from longtake.packing.pack import Packed, pack
 from longtake.packing.patchify import Patchify, trained_kernels
@@ -7,6 +8,9 @@ from longtake.packing.rope import Phases, RopeAxes, phases
 from longtake.packing.tail import appended, compressed
 
 __all__ = [
+    "Codebook",
+    "Discretization",
+    "Fit",
     "History",
     "Packed",
     "Patchify",
@@ -14,6 +18,8 @@ __all__ = [
     "RopeAxes",
     "appended",
     "compressed",
+    "fit_codebook",
+    "fit_of",
     "pack",
     "phases",
     "trained_kernels",

@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longtake.packing.codebook import Discretization
+from longtake.schedule import Kernel
+
 __all__ = ["History"]
 
 
@@ -16,7 +19,8 @@ class History:
     """Latent frames by absolute number, for a batch of videos that are made side by side.
 
     With `missing="zeros"` frames that are not known read as zeros, as the released FramePack models were trained; by
-    default reading them is an error, and plans do not ask for them.
+    default reading them is an error, and plans do not ask for them. With a `discretization` sections are shown
+    frames rounded to words, but for those that are exact: the user's own images, which have nothing to round away.
 
     >>> history = History()
     >>> history.remember([0], torch.ones(1, 16, 1, 12, 20))
@@ -24,9 +28,13 @@ class History:
     ([0], torch.Size([1, 16, 1, 12, 20]))
     """
 
-    def __init__(self, missing: Literal["absent", "zeros"] = "absent") -> None:
+    def __init__(
+        self, missing: Literal["absent", "zeros"] = "absent", discretization: Discretization | None = None
+    ) -> None:
         self.missing = missing
+        self.discretization = discretization
         self._frames: dict[int, Tensor] = {}
+        self._exact: set[int] = set()
 
     @property
     def known(self) -> frozenset[int]:
@@ -45,8 +53,10 @@ class History:
             return b, c, h, w
         raise LookupError("the history is empty: remember the start frame before packing a section")
 
-    def remember(self, frames: Sequence[int], latents: Float[Tensor, "b c t h w"]) -> None:
+    def remember(self, frames: Sequence[int], latents: Float[Tensor, "b c t h w"], exact: bool = False) -> None:
         """Keeps `latents` under these numbers; a frame that is known already is replaced.
+
+        `exact` frames are real images, not made ones.
 
         Raises:
             ValueError: there are more or fewer numbers than latent frames, or their shape is not that of the others.
@@ -57,6 +67,7 @@ class History:
         if self._frames and self.shape != (b, c, h, w):
             raise ValueError(f"frames of shape {(b, c, h, w)} in a history of shape {self.shape}")
         self._frames.update(zip(frames, latents.unbind(2), strict=True))
+        (self._exact.update if exact else self._exact.difference_update)(frames)
 
     def forget(self, frames: Iterable[int]) -> None:
         """Drops frames that nothing will read again."""
@@ -73,3 +84,19 @@ class History:
             zeros = torch.zeros_like(next(iter(self._frames.values())))
             return torch.stack([self._frames.get(f, zeros) for f in frames], dim=2)
         return torch.stack([self._frames[f] for f in frames], dim=2)
+
+    def show(self, frames: Sequence[int], kernel: Kernel) -> Float[Tensor, "b c t h w"]:
+        """The latents of these frames as a kernel of a section is to see them: rounded to words, if to any.
+
+        Raises:
+            KeyError: a frame is not known and missing frames are absent.
+        """
+        latents = self.read(frames)
+        codebook = self.discretization and self.discretization.of(str(kernel))
+        if not (self.discretization and codebook):
+            return latents
+        rounded = [f in self._frames and (self.discretization.exact_too or f not in self._exact) for f in frames]
+        if all(rounded):
+            return codebook.quantize(latents)
+        mask = torch.tensor(rounded, device=latents.device).view(1, 1, -1, 1, 1)
+        return torch.where(mask, codebook.quantize(latents), latents)

@@ -41,7 +41,7 @@ def pack(section: Section, history: History, patchify: Patchify, axes: RopeAxes)
     batch, _, height, width = history.shape
 
     def tokens_of(look: Look) -> Tensor:
-        frames = history.read(look.frames).to(device=weight.device, dtype=weight.dtype)
+        frames = history.show(look.frames, look.kernel).to(device=weight.device, dtype=weight.dtype)
         return patchify(_SHOWN[look.tail](frames, look.kernel), look.kernel)
 
     seen = [

@@ -65,7 +65,7 @@ class ContextDecoder:
     def add(self, section: Section, latents: Float[Tensor, "1 c t h w"]) -> Iterator[Decoded]:
         """The images of those sections that can be decoded now and are not on disk."""
         place = (section.frames[0] - 1) // self.generated
-        for candidate in (place + 1, place):
+        for candidate in (place, place + 1):
             ready = candidate in self.by_place and self.run.has_section(self.by_place[candidate].index)
             behind = candidate == 0 or (
                 candidate - 1 in self.by_place and self.run.has_section(self.by_place[candidate - 1].index)

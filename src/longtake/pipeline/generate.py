@@ -91,8 +91,10 @@ def make(run: Run, output: Path, backbone: Backbone | None = None, device: str =
 
 def _sections(run: Run, plan: Plan, backbone: Backbone) -> Iterator[Event]:
     """Makes, decodes and encodes each section that the run lacks, and reads the others."""
-    history = History(missing=run.config.missing)
-    history.remember((0,), _start(run, backbone))
+    config = run.config
+    rounding = backbone.discretization(config.codebook, config.discretize_images)
+    history = History(config.missing, rounding)
+    history.remember((0,), _start(run, backbone), exact=True)
     decoder = decoder_for(run, plan, backbone.codec)
     last_read = {f: s.index for s in plan.sections for look in s.sees for f in look.frames}
     text = _texts(run, backbone)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from longtake.backbones import find_model, inspect_model
+from longtake.backbones.codebooks import check_sizes
 from longtake.errors import InputError, ModelError, OutputError
 from longtake.media import load_image
 from longtake.pipeline.request import Config, Request, resolve
@@ -31,7 +32,7 @@ class Preflight:
     images: int
     seconds: float  # of video
     section_tokens: int
-    context_tokens: int
+    context_tokens: int  # of the section that sees most
     disk_bytes: int  # that the run folder will need, about
 
 
@@ -72,6 +73,7 @@ def preflight(request: Request, output: Path, folder: Path) -> Preflight:
             f"{request.model}: the model has no history weights for the kernel {foreign[0]} of {config.schedule}; "
             f"it has {', '.join(map(str, model.kernels))}"
         )
+    check_sizes(request.model, config.codebook, model.codebooks)
     height, width = config.height // spatial, config.width // spatial
     latents = 4 * model.channels * height * width * config.frames
     pictures = config.images * config.height * config.width * config.scale**2 // 4  # generous: 2 bits a pixel
@@ -85,7 +87,7 @@ def preflight(request: Request, output: Path, folder: Path) -> Preflight:
         images=config.images,
         seconds=config.images / config.fps,
         section_tokens=plan.schedule.section_tokens(height, width),
-        context_tokens=plan.schedule.context_tokens(height, width),
+        context_tokens=max(section.context_tokens(height, width) for section in plan.sections),
         disk_bytes=need,
     )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from longtake.errors import InputError
-from longtake.plan import Gaps, Plan, default_order, make_plan, sections_for
+from longtake.plan import Gaps, Plan, default_order, make_plan, order_of, sections_for
 from longtake.schedule import parse
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Request(BaseModel):
     order: str | None = None
     schedule: str | None = None
     gaps: Gaps | None = None
+    codebook: dict[str, Annotated[int, Field(gt=0)]] = {}  # words that history is rounded to (+D), by kernel or "*"
+    discretize_images: bool = False  # with +D: round the user's own images, too
     steps: int | None = Field(default=None, ge=1, le=1000)
     solver: Literal["euler", "unipc"] | None = None
     guidance: float | None = Field(default=None, ge=1.0, le=100.0)
@@ -41,6 +44,17 @@ class Request(BaseModel):
     scale: int = Field(default=1, ge=1, le=8)  # pixels of the file for each pixel made (Lanczos)
     crf: int = Field(default=16, ge=0, le=51)
     seeds: dict[int, int] = {}  # of sections, by their place in the order of making, that have a seed of their own
+
+    @field_validator("codebook", mode="before")
+    @classmethod
+    def _sizes(cls, value: Any) -> Any:
+        """Also reads 128 for every kernel, and k1=1024,k4=64 for some."""
+        if isinstance(value, int):
+            return {"*": value}
+        if isinstance(value, str):
+            parts = [part.rpartition("=") for part in value.split(",")]
+            return {kernel.strip() or "*": size.strip() for kernel, _, size in parts}
+        return value
 
 
 class Config(BaseModel):
@@ -55,6 +69,8 @@ class Config(BaseModel):
     order: str
     schedule: str
     gaps: Gaps
+    codebook: dict[str, int] = {}
+    discretize_images: bool = False
     missing: Literal["absent", "zeros"]
     frames: int
     temporal_ratio: int
@@ -115,13 +131,21 @@ def resolve(
     """The config of a request for a model with these settings.
 
     Raises:
-        InputError: a size is off the grid.
+        InputError: a size is off the grid, or a codebook is for a kernel that the schedule lacks.
         ScheduleError: the schedule's name cannot be read.
         PlanError: order, schedule and length do not go together.
     """
     order = request.order or (default_order(parse(request.schedule)) if request.schedule else settings.order)
-    name = request.schedule or settings.schedules.get(order) or settings.schedules[settings.order]
+    name = request.schedule or settings.schedules.get(order_of(order)) or settings.schedules[settings.order]
     schedule = parse(name)
+    if request.codebook:
+        schedule = replace(schedule, discrete=True)
+    foreign = set(request.codebook) - {"*", *map(str, schedule.kernels)}
+    if foreign:
+        raise InputError(
+            f"a codebook for {min(foreign)}: the schedule {schedule} has the kernels "
+            f"{', '.join(map(str, schedule.kernels))}; * stands for all"
+        )
     sections = sections_for(request.seconds, settings.fps, schedule.generated, temporal_ratio)
     config = Config(
         prompt=request.prompt,
@@ -131,6 +155,8 @@ def resolve(
         order=order,
         schedule=str(schedule),
         gaps=request.gaps or settings.gaps,
+        codebook=request.codebook or ({"*": settings.codebook} if schedule.discrete else {}),
+        discretize_images=request.discretize_images,
         missing=settings.missing,
         frames=1 + schedule.generated * sections,
         temporal_ratio=temporal_ratio,

@@ -184,11 +184,12 @@ class Run:
         segment = self.segment(place)
         c = self.config
         write_segment(images, segment.path, segment.first, c.fps, c.crf, c.scale)
-        if self._shown and place == self._shown.stop:
-            append_segment(self.video, segment, self.segment(self._shown.start).first)
-            self._shown = range(self._shown.start, place + 1)
-        else:
+        if not (self._shown and place == self._shown.stop):
             self.rebuild_video()
+            return
+        while self.has_segment(self._shown.stop):
+            append_segment(self.video, self.segment(self._shown.stop), self.segment(self._shown.start).first)
+            self._shown = range(self._shown.start, self._shown.stop + 1)
 
     def rebuild_video(self) -> None:
         """Writes the growing video anew from the segments that are there and follow each other."""

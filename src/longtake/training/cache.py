@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -36,6 +37,7 @@ class Tracks:
     """Latent videos of unequal length, padded to the longest; the longest come first."""
 
     latents: Float[Tensor, "k t c h w"]
+    keys: Float[Tensor, "k s c h w"]  # the last image of each section, encoded by itself as a key image is
     lengths: tuple[int, ...]  # frames of each track, falling
     captions: tuple[tuple[tuple[str, ...], ...], ...]  # captions[track][section][wording]
 
@@ -71,15 +73,22 @@ def encode_tracks(
     shape = codec.channels, clips.height // codec.spatial_ratio, clips.width // codec.spatial_ratio
     longest = max(frames_from.values())
     latents = torch.zeros(len(tracks), len(clips), longest, *shape, device=device, dtype=dtype)
+    sections = (longest - 1) // generated
+    keys = torch.zeros(len(tracks), len(clips), sections, *shape, device=device, dtype=dtype)
     for start, frames in frames_from.items():
         for first in range(0, len(clips), batch):
             chosen = range(first, min(first + batch, len(clips)))
             pixels = to_pixels(clips.batch(chosen, [start] * len(chosen), 4 * frames - 3), device, dtype)
+            ends = pixels[:, :, 4 * generated :: 4 * generated]
             for flipped in sides:
+                track = tracks.index((start, flipped)), slice(first, chosen.stop)
                 encoded = codec.encode(pixels.flip(-1) if flipped else pixels)
-                latents[tracks.index((start, flipped)), first : chosen.stop, :frames] = encoded.transpose(1, 2)
+                latents[*track, :frames] = encoded.transpose(1, 2)
+                alone = codec.encode(rearrange(ends.flip(-1) if flipped else ends, "b c s h w -> (b s) c 1 h w"))
+                keys[*track, : ends.shape[2]] = rearrange(alone, "(b s) c 1 h w -> b s c h w", s=ends.shape[2])
     return Tracks(
         latents=latents.flatten(0, 1),
+        keys=keys.flatten(0, 1),
         lengths=tuple(frames_from[start] for start, _ in tracks for _ in range(len(clips))),
         captions=tuple(
             section_captions(clips, clip, start, frames_from[start], generated, flipped)
@@ -94,8 +103,7 @@ def fingerprint(codec: Codec, clips: Clips, starts: Sequence[int], mirror: bool)
     names = [(t.difficulty, t.seed, t.attempt) for t in clips.truths]
     size = (clips.images, clips.height, clips.width)
     digest = sha256(json.dumps([names, size, sorted(starts), mirror]).encode())
-    for name, weight in sorted(codec.network.state_dict().items()):
-        digest.update(name.encode() + weight.float().cpu().numpy().tobytes())
+    digest.update(codec.fingerprint.encode())
     return digest.hexdigest()[:16]
 
 
@@ -104,7 +112,7 @@ def save_tracks(tracks: Tracks, path: Path, sign: str) -> None:
     note = {"lengths": json.dumps(tracks.lengths), "captions": json.dumps(tracks.captions), "fingerprint": sign}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
-    save_file({"latents": tracks.latents.contiguous()}, unfinished, metadata=note)
+    save_file({"latents": tracks.latents.contiguous(), "keys": tracks.keys.contiguous()}, unfinished, metadata=note)
     os.replace(unfinished, path)
 
 
@@ -119,4 +127,5 @@ def load_tracks(path: Path, device: torch.device, sign: str) -> Tracks:
         if note.get("fingerprint") != sign:
             raise ConfigError(f"{path}: made of other clips or by another codec; delete it or choose another --cache")
         captions = tuple(tuple(tuple(section) for section in track) for track in json.loads(note["captions"]))
-        return Tracks(file.get_tensor("latents"), tuple(json.loads(note["lengths"])), captions)
+        tensors = file.get_tensor("latents"), file.get_tensor("keys")
+        return Tracks(*tensors, tuple(json.loads(note["lengths"])), captions)

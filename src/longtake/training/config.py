@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from longtake.backbones.architecture import CodecShape, TextShape, TransformerShape
 from longtake.errors import ConfigError
-from longtake.plan import INVERTED, VANILLA, Gaps
+from longtake.plan import BOTH_SIDES, INVERTED, Gaps
 from longtake.training.optim import OptimizerSettings
 
 __all__ = ["PRESETS", "CodecConfig", "LoopConfig", "SectionConfig", "read_config", "resolve_config", "write_config"]
@@ -79,6 +79,14 @@ class CorruptionConfig(Config):
     noisy_share: float = 0.5  # of samples
 
 
+class DiscreteConfig(Config):
+    """Discretized history (+D): rounded to words by k-means on the latents of the training clips."""
+
+    share: float = 0.3  # of steps, whose history is not corrupted besides
+    sizes: tuple[int, ...] = (1, 16, 64, 128, 256, 1024)  # of codebooks, of which each such step draws one
+    vectors: int = 1 << 19  # latent pixels that words are made from
+
+
 class SectionConfig(StageLimits):
     """Stages `base` (no history: a plain video model) and `pack` (a next-frame-section model)."""
 
@@ -87,16 +95,28 @@ class SectionConfig(StageLimits):
     text: TextShape = TextShape()
     text_length: int = 40
     schedules: dict[str, str] = {
-        "vanilla": VANILLA,
+        "vanilla": BOTH_SIDES,
         "inverted": INVERTED,
+        "planned": BOTH_SIDES,
+        "anti_drifting": BOTH_SIDES,
     }
-    shares: dict[str, float] = {"vanilla": 0.65, "inverted": 0.35}  # of steps
+    shares: dict[str, float] = {  # of steps
+        "vanilla": 0.42,
+        "inverted": 0.2,
+        "planned:2": 0.06,
+        "planned:3": 0.14,
+        "planned:4": 0.08,
+        "anti_drifting": 0.1,
+    }
     gaps: Gaps = "clamped"
+    key_share: float = 0.12  # of steps in which a later image is given
+    startless_share: float = 0.03  # of steps without the start image, as where a video is extended to the front
     first_share: float = 0.2  # of steps that train the section made first
     second_share: float = 0.15
     starts: tuple[int, ...] = (0, 72, 144)  # images of a clip at which an encoding of it begins
     mirror: bool = True  # train on every clip and on its mirror image
     corruption: CorruptionConfig = CorruptionConfig()
+    discrete: DiscreteConfig = DiscreteConfig()
     shift: float = 3.0
     uniform_share: float = 0.1  # of noise levels drawn evenly; the rest are logit-normal
     caption_drop: float = 0.1
@@ -132,6 +152,7 @@ PRESETS: dict[str, CodecConfig | SectionConfig] = {
     "pack/tiny": SectionConfig(
         shape=TINY_TRANSFORMER, text=TINY_TEXT, loop=TINY_LOOP, batch=2, held_out_clips=2,
         sample_clips=1, starts=(0,), dtype="float32", compile=False,
+        discrete=DiscreteConfig(sizes=(1, 8), vectors=4096),
     ),
 }  # fmt: skip
 

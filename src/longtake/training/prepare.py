@@ -58,10 +58,13 @@ def prepare(
     place, dtype = torch.device(device), getattr(torch, config.dtype)
     if (folder / "transformer").exists():
         backbone = load_backbone(folder, device=device, dtype=dtype)
+        settings = {"schedules": config.schedules, "gaps": config.gaps, "shift": config.shift}
+        backbone = replace(backbone, settings=backbone.settings.model_copy(update=settings))
     else:
         backbone = _new_backbone(config, load_codec(folder / "vae", device=device, dtype=dtype), train, place, dtype)
     if codec is not None:
-        backbone = replace(backbone, codec=load_codec(find_model(codec) / "vae", device=device, dtype=dtype))
+        fresh = load_codec(find_model(codec) / "vae", device=device, dtype=dtype)
+        backbone = replace(backbone, codec=fresh, codebooks={})
     generated = parse(next(iter(config.schedules.values()))).generated
 
     def encode(source: Clips, mirror: bool) -> Tracks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from longtake.backbones import Backbone
 from longtake.backbones.pixels import to_images
 from longtake.backbones.rollout import roll_out
 from longtake.flow import draw_sigmas, interpolate, target_velocity
-from longtake.packing import History, pack
-from longtake.plan import make_plan
+from longtake.packing import History, fit_codebook, pack
+from longtake.plan import make_plan, order_of
 from longtake.schedule import parse
 from longtake.training.cache import Tracks
 from longtake.training.config import SectionConfig
@@ -40,6 +41,12 @@ class SectionStage(Stage):
         self.numbers = self._tokenize(tracks)
         self.held_out_numbers = self._tokenize(held_out)
         self.nothing = self._tokens([""])[0]
+        self.sizes = config.discrete.sizes if config.stage == "pack" and config.discrete.share else ()
+        missing = [size for size in self.sizes if size not in backbone.codebooks]
+        if missing:
+            vectors = self._vectors()
+            books = {size: fit_codebook(vectors, size, config.loop.seed) for size in missing}
+            self.backbone = replace(backbone, codebooks={**backbone.codebooks, **books})
         if config.compile:
             torch._dynamo.config.recompile_limit = 64  # one graph for each length of history
             for block in (*self.transformer.blocks, *self.text_encoder.encoder.block):
@@ -54,6 +61,16 @@ class SectionStage(Stage):
         flat = [w for track in tracks.captions for k in range(most) for w in track[min(k, len(track) - 1)]]
         return self._tokens(flat).view(len(tracks.captions), most, -1, self.config.text_length)
 
+    def _vectors(self) -> Tensor:
+        """Latent pixels of the training clips, drawn evenly."""
+        count, draw = self.config.discrete.vectors, torch.Generator().manual_seed(self.config.loop.seed)
+        lengths, (h, w) = torch.tensor(self.tracks.lengths), self.tracks.latents.shape[3:]
+        track = torch.randint(len(lengths), (count,), generator=draw)
+        frame = (torch.rand(count, generator=draw) * lengths[track]).long()
+        row, column = (torch.randint(side, (count,), generator=draw) for side in (h, w))
+        track, frame, row, column = (drawn.to(self.device) for drawn in (track, frame, row, column))
+        return self.tracks.latents[track, frame, :, row, column].float()
+
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Transformer (with its history patchify) and text encoder."""
         for name, parameter in self.transformer.named_parameters():
@@ -62,12 +79,20 @@ class SectionStage(Stage):
         for name, parameter in self.text_encoder.named_parameters():
             yield f"text_encoder.{name}", parameter
 
-    def _predict(self, window: Window, frames: Tensor, noisy: Tensor, sigma: Tensor, numbers: Tensor) -> Tensor:
-        history = History()
-        history.remember(range(frames.shape[2]), frames)
+    def _predict(self, window: Window, history: History, noisy: Tensor, sigma: Tensor, numbers: Tensor) -> Tensor:
         packed = pack(window.section, history, self.backbone.patchify, self.backbone.axes)
         text = self.backbone.prompts.embed(numbers)
         return self.backbone.velocity(noisy, sigma, text, packed)
+
+    def _history(self, window: Window, frames: Tensor, keys: Tensor, size: int = 0) -> History:
+        """What is known to a section, rounded to a codebook of `size` words if that is not 0."""
+        history = History(discretization=self.backbone.discretization({"*": size} if size else {}))
+        history.remember([0], frames[:, :, :1], exact=True)
+        history.remember(range(1, frames.shape[2]), frames[:, :, 1:])
+        if window.given:
+            key = 1 + len(window.section.frames) * window.given
+            history.remember([key], keys[:, window.given - 1, :, None], exact=True)
+        return history
 
     def loss(self, step: int) -> Mapping[str, Tensor]:
         """The mean squared error of the velocity on a batch of random tracks."""
@@ -84,7 +109,10 @@ class SectionStage(Stage):
         sigma = draw_sigmas(c.batch, generator, c.shift, c.uniform_share)
         noise = torch.randn(target.shape, generator=generator, device=self.device, dtype=torch.float32)
         noisy = interpolate(target.float(), noise, sigma)
-        velocity = self._predict(window, corrupt(frames, c.corruption, generator), noisy.to(self.dtype), sigma, numbers)
+        size = int(draw.choice(self.sizes)) if self.sizes and draw.random() < c.discrete.share else 0
+        seen = frames if size else corrupt(frames, c.corruption, generator)
+        history = self._history(window, seen, self.tracks.keys[chosen], size)
+        velocity = self._predict(window, history, noisy.to(self.dtype), sigma, numbers)
         return {"loss": torch.nn.functional.mse_loss(velocity.float(), target_velocity(target.float(), noise))}
 
     def _sent(self, drawn: np.ndarray) -> Tensor:
@@ -110,7 +138,8 @@ class SectionStage(Stage):
             noise = torch.randn(target.shape, generator=generator, device=self.device, dtype=torch.float32)
             sigma = (torch.arange(n, device=self.device) % 9 + 1) / 10.0
             noisy = interpolate(target.float(), noise, sigma).to(self.dtype)
-            velocity = self._predict(window, frames, noisy, sigma, numbers[:n, window.place, 0])
+            history = self._history(window, frames, tracks.keys[:n])
+            velocity = self._predict(window, history, noisy, sigma, numbers[:n, window.place, 0])
             losses.append(torch.nn.functional.mse_loss(velocity.float(), target_velocity(target.float(), noise)).item())
         return float(np.mean(losses))
 
@@ -121,7 +150,7 @@ class SectionStage(Stage):
         if c.stage == "base":
             return  # a plain video model has no history to go on from
         order = self.backbone.settings.order
-        schedule = parse(c.schedules[order])
+        schedule = parse(c.schedules[order_of(order)])
         sections = min(sections, (self.held_out.lengths[0] - 1) // schedule.generated)
         plan = make_plan(schedule, 1 + schedule.generated * sections, order=order, gaps=c.gaps)
         true = self.held_out.latents[:count, : plan.frames].transpose(1, 2)

@@ -6,12 +6,12 @@ needs no padding and no mask, and missing history is absent in training as it is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
-from longtake.plan import Gaps, Plan, Section, make_plan
+from longtake.plan import Gaps, Plan, Section, make_plan, order_of
 from longtake.schedule import parse
 from longtake.training.config import SectionConfig
 
@@ -26,6 +26,7 @@ class Window:
     order: str
     frames: int  # of the whole video that the section belongs to
     place: int  # of the section in time, from 0: it makes frames 1 + place * g and on
+    given: int = 0  # the section in time, from 1, whose last image is given beforehand; 0: none is
 
     @property
     def made(self) -> slice:
@@ -34,20 +35,28 @@ class Window:
 
 
 @lru_cache
-def _plan(schedule: str, frames: int, order: str, gaps: Gaps) -> Plan:
-    return make_plan(parse(schedule), frames, order=order, gaps=gaps)
+def _plan(schedule: str, frames: int, order: str, gaps: Gaps, given: tuple[int, ...] = ()) -> Plan:
+    return make_plan(parse(schedule), frames, order=order, gaps=gaps, given=given)
 
 
-def _window(config: SectionConfig, order: str, sections: int, made: int) -> Window:
-    generated = parse(config.schedules[order]).generated
-    plan = _plan(config.schedules[order], 1 + generated * sections, order, config.gaps)
+def _window(config: SectionConfig, order: str, sections: int, made: int, given: int = 0) -> Window:
+    """The section made at a place of a plan, the end of the section `given` in time known to it if that is ahead."""
+    schedule = config.schedules[order_of(order)]
+    generated = parse(schedule).generated
+    key = 1 + generated * given
+    plan = _plan(schedule, 1 + generated * sections, order, config.gaps, (key,) if given else ())
     section = plan.sections[made]
-    return Window(
-        section,
-        order,
-        max(section.frames + sum((s.frames for s in section.sees), ())) + 1,
-        (section.frames[0] - 1) // generated,
-    )
+    seen = {frame for look in section.sees for frame in look.frames}
+    ahead = given and key in seen and not any(key in earlier.frames for earlier in plan.sections[:made])
+    track = {*section.frames, *seen} - ({key} if ahead else set())
+    place = (section.frames[0] - 1) // generated
+    return Window(section, order, max(track) + 1, place, given if ahead else 0)
+
+
+def _startless(window: Window) -> Window:
+    """The same section where the start image is not known."""
+    sees = tuple(look for look in window.section.sees if look.frames != (0,))
+    return replace(window, section=replace(window.section, sees=sees))
 
 
 def plain_window(generated: int) -> Window:
@@ -64,7 +73,7 @@ def draw_window(config: SectionConfig, longest: int, draw: np.random.Generator) 
     order = orders[
         draw.choice(len(orders), p=np.array([config.shares[o] for o in orders]) / sum(config.shares.values()))
     ]
-    most = (longest - 1) // parse(config.schedules[order]).generated
+    most = (longest - 1) // parse(config.schedules[order_of(order)]).generated
     kind = draw.random()
     if kind < config.first_share:
         made = 0
@@ -72,7 +81,10 @@ def draw_window(config: SectionConfig, longest: int, draw: np.random.Generator) 
         made = min(1, most - 1)
     else:
         made = int(draw.integers(2, most))
-    return _window(config, order, int(draw.integers(made + 1, most + 1)), made)
+    sections = int(draw.integers(made + 1, most + 1))
+    given = int(draw.integers(1, sections + 1)) if draw.random() < config.key_share else 0
+    window = _window(config, order, sections, made, given)
+    return _startless(window) if draw.random() < config.startless_share else window
 
 
 def every_window(config: SectionConfig, longest: int) -> list[Window]:
@@ -81,6 +93,6 @@ def every_window(config: SectionConfig, longest: int) -> list[Window]:
         return [plain_window(parse(next(iter(config.schedules.values()))).generated)]
     windows = []
     for order in sorted(config.shares):
-        most = (longest - 1) // parse(config.schedules[order]).generated
+        most = (longest - 1) // parse(config.schedules[order_of(order)]).generated
         windows += [_window(config, order, most, made) for made in range(most)]
     return windows

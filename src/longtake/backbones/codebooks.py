@@ -1,0 +1,61 @@
+"""A model's codebooks on disk: one file beside its networks, bound to the codec whose latents the words are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from longtake.backbones.codec import Codec
+from longtake.backbones.weights import read_note, read_shapes, read_tensors
+from longtake.errors import ModelError
+from longtake.packing import Codebook
+
+__all__ = ["CODEBOOKS", "check_sizes", "codebook_sizes", "load_codebooks", "save_codebooks"]
+
+CODEBOOKS = "codebooks.safetensors"
+
+
+def codebook_sizes(folder: Path) -> tuple[int, ...]:
+    """How many words each of a model's codebooks has, rising."""
+    path = folder / CODEBOOKS
+    return tuple(sorted(shape[0] for shape in read_shapes([path]).values())) if path.is_file() else ()
+
+
+def check_sizes(model: str, sizes: Mapping[str, int], there: Sequence[int]) -> None:
+    """Checks that a model has codebooks of these sizes, by kernel.
+
+    Raises:
+        ModelError: it lacks one; the message names those that it has.
+    """
+    for size in sizes.values():
+        if size not in there:
+            has = f"it has codebooks of {', '.join(map(str, there))}" if there else "it was not trained with +D"
+            raise ModelError(f"{model}: the model has no codebook of {size} words; {has}")
+
+
+def load_codebooks(folder: Path, codec: Codec, device: torch.device | str = "cpu") -> dict[int, Codebook]:
+    """The codebooks of a model by their size; none where the model has none.
+
+    Raises:
+        ModelError: they were made of another codec's latents.
+    """
+    path = folder / CODEBOOKS
+    if not path.is_file():
+        return {}
+    if read_note(path).get("codec") != codec.fingerprint:
+        raise ModelError(
+            f"{path}: these codebooks belong to another codec, whose latents mean something else; "
+            "make new ones by training on history with +D, or delete the file"
+        )
+    words = read_tensors([path], "words.").values()
+    return {len(w): Codebook(w.to(device)) for w in sorted(words, key=len)}
+
+
+def save_codebooks(folder: Path, codebooks: Mapping[int, Codebook], codec: Codec) -> None:
+    """Writes codebooks into a model folder; nothing if there are none."""
+    if codebooks:
+        tensors = {f"words.{size}": book.words.float().cpu().contiguous() for size, book in codebooks.items()}
+        save_file(tensors, folder / CODEBOOKS, metadata={"codec": codec.fingerprint})
