@@ -49,7 +49,7 @@ KILLS = 5
 def killed(asked, tmp_path_factory):
     """A folder for each order, with a whole run and runs that were killed at random file operations."""
     folder = tmp_path_factory.mktemp("killed")
-    requests = [asked(order=order).model_dump_json() for order in ("vanilla", "inverted")]
+    requests = [asked(order=order).model_dump_json() for order in ("vanilla", "inverted", "planned:2")]
     script = Path(__file__).with_name("killed.py")
     command = [sys.executable, script, folder, "0", str(KILLS), *requests]
     subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True, timeout=200)
@@ -157,13 +157,13 @@ def fill(folder):
 def test_on_a_full_disk_finished_sections_stay(undisturbed, backbone, small_disk, equal, unharmed):
     output, folder, done = small_disk / "a.mp4", small_disk / "run", []
     events = generate(undisturbed.request, output, folder, backbone)
-    while len(done) < 2:
+    while len(done) < 2 or not (folder / "video.mp4").exists():  # endpoints alone are no video yet
         if isinstance(event := next(events), SectionDone):
             done.append(event.section.index)
     fill(small_disk)
     with pytest.raises(OutputError, match="No space left on device"):
         list(events)
-    assert finished(folder)[:2] == done == [0, 1]
+    assert finished(folder)[: len(done)] == done
     assert len(read_video(folder / "video.mp4")) > 0
     unharmed(folder)
     with pytest.raises(OutputError, match="No space left on device"):
