@@ -1,0 +1,215 @@
+"""Orders and discretized history against drift: 32 held-out scenes, 30 sections, 3 seeds, the same weights.
+
+    python benchmarks/orders.py --clips HELD_OUT --output out/orders
+
+HELD_OUT is a folder made by `python -m longtake.toybox` (see docs/guides/train-the-embedded-model.md). Prints tables,
+writes numbers.json and a contact sheet of each arm. Every arm starts from the same images with the same prompts and
+seeds, and is measured in this one run. Intervals are 95%, by bootstrap over scenes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from longtake.backbones import load_backbone
+from longtake.backbones.pixels import to_images, to_pixels
+from longtake.backbones.rollout import roll_out
+from longtake.evaluation.drift import Drift, bootstrap, drift_of, paired_at_equal_motion
+from longtake.evaluation.embedded import camera_agreement
+from longtake.plan import find_order, make_plan, order_of
+from longtake.schedule import parse
+from longtake.toybox import with_command
+from longtake.training.clips import Clips, open_clips
+
+COMMANDS = ("left", "right", "still")
+ORDERS = ("vanilla", "anti_drifting", "planned", "inverted")
+SIZES = (1, 16, 64, 128, 256, 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """An order, and the words that its history is rounded to; 0: it is not."""
+
+    order: str
+    words: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.order}+D{self.words}" if self.words else self.order
+
+
+def main() -> None:
+    """Measures everything, prints it, writes it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--clips", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=32)
+    parser.add_argument("--sections", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--words", type=int, default=128, help="of the codebook that orders are combined with")
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="of the codebooks that are swept")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch", type=int, default=96)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--output", type=Path, default=Path("out/orders"))
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
+    backbone = load_backbone(options.model, device=options.device, dtype=dtype)
+    clips = open_clips(options.clips, options.count)
+    arms = [Arm(order) for order in ORDERS] + [Arm("vanilla", size) for size in options.sizes]
+    arms += [Arm(order, options.words) for order in ORDERS[1:]]
+    device = torch.cuda.get_device_name() if options.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    steps = options.steps or backbone.settings.steps
+    print(f"{len(clips)} scenes, {options.sections} sections, {options.seeds} seeds, {steps} steps; {device}")
+    numbers = {"device": device, "steps": steps, "bounds": bounds(backbone)}
+    numbers["storyboard"] = measure_storyboard(backbone, clips, options)
+    print("storyboard: as told in the section of the change:", numbers["storyboard"], flush=True)
+    drifts: dict[str, list[list[Drift]]] = {}
+    for arm in arms:
+        began = time.monotonic()
+        drifts[str(arm)] = measure(backbone, clips, arm, options)
+        print(row(str(arm), drifts), f"  {time.monotonic() - began:.0f} s", flush=True)
+        numbers["arms"] = {name: table(name, drifts) for name in drifts}
+        numbers["videos"] = {name: [[asdict(d) for d in seeds] for seeds in found] for name, found in drifts.items()}
+        (options.output / "numbers.json").write_text(json.dumps(numbers))
+    print_tables(numbers)
+
+
+def measure(backbone, clips: Clips, arm: Arm, options) -> list[list[Drift]]:
+    """The drifts of an arm, `[scene][seed]`."""
+    settings = backbone.settings
+    schedule = parse(settings.schedules[order_of(arm.order)])
+    plan = make_plan(schedule, 1 + schedule.generated * options.sections, arm.order, settings.gaps)
+    rounding = backbone.discretization({"*": arm.words} if arm.words else {})
+    commands = [COMMANDS[i % len(COMMANDS)] for i in range(len(clips))]
+    jobs = [(seed, clip) for seed in range(options.seeds) for clip in range(len(clips))]
+    found: list[list[Drift]] = [[] for _ in range(len(clips))]
+    sheet = []
+    for first in range(0, len(jobs), options.batch):
+        chosen = jobs[first : first + options.batch]
+        prompts = [[with_command(clips.truths[c], commands[c])] * options.sections for _, c in chosen]
+        start = starts(backbone, clips, [c for _, c in chosen])
+        latents = roll_out(backbone, plan, start, prompts, [1000 * s + c for s, c in chosen], options.steps, discretization=rounding)
+        videos = decoded(backbone, latents)
+        sheet += [video[:: max(1, (len(video) - 1) // 10)] for (s, _), video in zip(chosen, videos, strict=True) if s == 0]
+        for (_, clip), drift in zip(chosen, measured(videos), strict=True):
+            found[clip].append(drift)
+    rows = [np.concatenate(list(video), axis=1) for video in sheet[:12]]
+    name = str(arm).replace(":", "-").replace("+", "-")
+    Image.fromarray(np.concatenate(rows)).save(options.output / f"{name}.jpg", quality=88)
+    return found
+
+
+def measure_storyboard(backbone, clips: Clips, options) -> dict[str, float]:
+    """The share of sections in which the camera does what the prompt says from this section on."""
+    settings, sections = backbone.settings, 8
+    schedule = parse(settings.schedules["vanilla"])
+    plan = make_plan(schedule, 1 + schedule.generated * sections, "vanilla", settings.gaps)
+    draw = np.random.default_rng(0)
+    flows, told = [], []
+    for seed in range(options.seeds):
+        programs = [change_every_other(sections, draw) for _ in range(len(clips))]
+        prompts = [[with_command(t, c) for c in program] for t, program in zip(clips.truths, programs, strict=True)]
+        start = starts(backbone, clips, range(len(clips)))
+        seeds = [5000 + 1000 * seed + c for c in range(len(clips))]
+        videos = decoded(backbone, roll_out(backbone, plan, start, prompts, seeds, options.steps))
+        for program, drift in zip(programs, measured(videos), strict=True):
+            changed = [k for k in range(1, sections) if program[k] != program[k - 1]]
+            flows += [drift.background[k] for k in changed]
+            told += [program[k] for k in changed]
+    return {**camera_agreement(flows, told), "changes": len(told)}
+
+
+def change_every_other(sections: int, draw: np.random.Generator) -> list[str]:
+    """Commands of a video's sections; every second one brings another."""
+    program = [str(draw.choice(COMMANDS))]
+    for k in range(1, sections):
+        others = [c for c in COMMANDS if c != program[-1]]
+        program.append(str(draw.choice(others)) if k % 2 == 0 else program[-1])
+    return program
+
+
+@torch.no_grad()
+def starts(backbone, clips: Clips, chosen: Sequence[int]) -> torch.Tensor:
+    """The latents of the clips' first images."""
+    pixels = to_pixels(clips.batch(list(chosen), [0] * len(chosen), 1), backbone.device, backbone.dtype)
+    return backbone.codec.encode(pixels).to(backbone.dtype)
+
+
+def decoded(backbone, latents: torch.Tensor) -> list[np.ndarray]:
+    """The videos of latents, a few at a time."""
+    return [video for part in latents.split(16) for video in to_images(backbone.codec.decode(part))]
+
+
+def measured(videos: list[np.ndarray]) -> list[Drift]:
+    """The drift of each video."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(drift_of, videos))
+
+
+def bounds(backbone) -> dict[str, dict[str, int]]:
+    """Tokens of context that any section of videos of up to 400 sections sees, beside the schedule's own bound."""
+    h, w = (side // backbone.codec.spatial_ratio for side in (backbone.settings.height, backbone.settings.width))
+    found = {}
+    for order in (*ORDERS, "planned:9,3"):
+        schedule = parse(backbone.settings.schedules[order_of(order)])
+        assert find_order(order).serves(schedule)
+        plans = [make_plan(schedule, 1 + 9 * n, order) for n in (1, 2, 5, 20, 100, 400)]
+        most = max(section.context_tokens(h, w) for plan in plans for section in plan.sections)
+        found[order] = {"most": most, "bound": schedule.context_tokens(h, w)}
+    return found
+
+
+def table(name: str, drifts: dict[str, list[list[Drift]]]) -> dict:
+    """The numbers of one arm, also against vanilla."""
+    found = {m: asdict(bootstrap([[getattr(d, m) for d in seeds] for seeds in drifts[name]])) for m in METRICS}
+    for metric in METRICS[:2]:
+        pairs = zip(drifts[name], drifts["vanilla"], strict=True)
+        differences = [[getattr(a, metric) - getattr(b, metric) for a, b in zip(*pair, strict=True)] for pair in pairs]
+        found[f"{metric}_against_vanilla"] = asdict(bootstrap(differences))
+        alike = paired_at_equal_motion(drifts[name], drifts["vanilla"], metric)
+        found[f"{metric}_at_equal_motion"] = alike and {**asdict(alike[0]), "pairs": alike[1]}
+    return found
+
+
+METRICS = ("sharpness", "color", "motion")
+
+
+def row(name: str, drifts: dict[str, list[list[Drift]]]) -> str:
+    """One line of an arm."""
+    cells = [str(bootstrap([[getattr(d, m) for d in seeds] for seeds in drifts[name]])) for m in METRICS]
+    return f"{name:<22}" + "".join(f"{m} {cell:<26}" for m, cell in zip(METRICS, cells, strict=True))
+
+
+def print_tables(numbers: dict) -> None:
+    """Everything as Markdown."""
+
+    def cell(interval: dict | None) -> str:
+        if interval is None:
+            return "-"
+        pairs = f" ({interval['pairs']})" if "pairs" in interval else ""
+        return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]{pairs}"
+
+    heads = ("sharpness", "color", "motion", "sharpness_against_vanilla", "color_against_vanilla",
+             "sharpness_at_equal_motion", "color_at_equal_motion")  # fmt: skip
+    print("\n| arm | " + " | ".join(head.replace("_", " ") for head in heads) + " |")
+    print("| --- |" + " --- |" * len(heads))
+    for name, found in numbers["arms"].items():
+        print(f"| {name} | " + " | ".join(cell(found[head]) for head in heads) + " |")
+    print("\n| order | most tokens of context | bound |\n| --- | --- | --- |")
+    for order, found in numbers["bounds"].items():
+        print(f"| {order} | {found['most']} | {found['bound']} |")
+
+
+if __name__ == "__main__":
+    main()
