@@ -38,14 +38,15 @@ def asked(picture, tiny_backbone_folder):
 
 
 def contents_of(folder: Path) -> dict[str, bytes]:
-    """The latents and segments of a run, and its growing video."""
-    paths = [*folder.glob("s*/*"), *folder.glob("start.safetensors"), *folder.glob("video.mp4")]
+    """The latents, segments and meters of a run, and its growing video."""
+    patterns = ("s*/*", "meters/*", "start.safetensors", "video.mp4")
+    paths = [path for pattern in patterns for path in folder.glob(pattern)]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="session")
 def contents():
-    """What a run folder holds: names and bytes of all latents and segments, and of the growing video."""
+    """What a run folder holds: names and bytes of all latents, segments and meters, and of the growing video."""
     return contents_of
 
 

@@ -2,6 +2,7 @@
 
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
 from longtake.pipeline.generate import generate, make, reroll
+from longtake.pipeline.meter import Meter, measure
 from longtake.pipeline.preflight import Preflight, check_output, find_device, preflight
 from longtake.pipeline.request import Config, Request
 from longtake.pipeline.run import Run
@@ -10,6 +11,7 @@ __all__ = [
     "Config",
     "Event",
     "Finished",
+    "Meter",
     "Planned",
     "Preflight",
     "Request",
@@ -20,6 +22,7 @@ __all__ = [
     "find_device",
     "generate",
     "make",
+    "measure",
     "preflight",
     "reroll",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
+from longtake.pipeline.meter import Meter
 from longtake.plan import Plan, Section
 
 __all__ = ["Event", "Finished", "Planned", "SectionDone", "Step"]
@@ -23,6 +24,7 @@ class Planned:
     folder: Path
     video: Path  # the file that grows
     unread: tuple[str, ...]  # what the model cannot read of the prompt: unknown words, and what comes too late
+    meters: tuple[Meter, ...]  # of sections whose images are there already, in time order
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,19 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class SectionDone:
-    """A section is finished and safe on disk; `images` of it and of earlier ones are in the video now."""
+    """A section is finished and safe on disk; `images` of it and of earlier ones are in the video now.
+
+    `meters` are of the sections that were decoded now, in the order of decoding: a meter belongs to the event at which
+    a section's images are first there. In time order that is the section itself. In other orders it waits for the
+    section before it in time, so there can be none, or one of another section, or two. Those that were there when a run
+    is resumed come with `Planned`, and not again.
+    """
 
     section: Section
     latents: Float[Tensor, "1 c t h w"]
     images: int
     seconds: float  # that this section took
+    meters: tuple[Meter, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,11 +18,12 @@ from longtake.errors import ModelError, NumericsError, OutputError
 from longtake.flow import SOLVERS, guide, noise, sigmas
 from longtake.media import fit, load_image, write_video
 from longtake.packing import History, Packed, pack
-from longtake.pipeline.decoding import decoder_for
+from longtake.pipeline.decoding import Decoded, decoder_for
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
+from longtake.pipeline.meter import Meter, measure
 from longtake.pipeline.preflight import check_output, find_device, fingerprint_of, preflight
 from longtake.pipeline.request import Request
-from longtake.pipeline.run import Run
+from longtake.pipeline.run import Run, frames_of
 from longtake.plan import Plan, Section
 
 __all__ = ["generate", "make", "reroll"]
@@ -78,11 +80,11 @@ def make(run: Run, output: Path, backbone: Backbone | None = None, device: str =
         finished = sum(run.has_section(s.index) for s in plan.sections)
         run.rebuild_video()
         if finished == len(plan.sections) and all(map(run.has_segment, places)):
-            yield Planned(plan, config.steps, finished, run.folder, run.video, unread=())
+            yield Planned(plan, config.steps, finished, run.folder, run.video, (), run.read_meters())
         else:
             backbone = backbone or load_backbone(config.model, find_device(device))
             unread = _unread(backbone, config.prompt)
-            yield Planned(plan, config.steps, finished, run.folder, run.video, unread)
+            yield Planned(plan, config.steps, finished, run.folder, run.video, unread, run.read_meters())
             yield from _sections(run, plan, backbone)
         comment = run.request.model_copy(update={"seeds": config.seeds}).model_dump_json()
         write_video([run.segment(place) for place in places], output, comment)
@@ -98,6 +100,7 @@ def _sections(run: Run, plan: Plan, backbone: Backbone) -> Iterator[Event]:
     decoder = decoder_for(run, plan, backbone.codec)
     last_read = {f: s.index for s in plan.sections for look in s.sees for f in look.frames}
     text = _texts(run, backbone)
+    start_image = load_image(run.folder / "start.png")
     images = sum(run.segment(place).images for place in range(len(plan.sections)) if run.has_segment(place))
     for section in plan.sections:
         began = time.monotonic()
@@ -105,11 +108,20 @@ def _sections(run: Run, plan: Plan, backbone: Backbone) -> Iterator[Event]:
             run.write_section(section, (yield from _solve(run, section, history, backbone, text)))
         latents = run.read_section(section).to(backbone.device)  # as whoever goes on reads it, to the bit
         history.remember(section.frames, latents)
+        meters = list[Meter]()
         for decoded in decoder.add(section, latents):
+            meters.append(_meter(run, plan, decoded, start_image))
+            run.write_meter(meters[-1])  # before the images: where these are on disk, nothing is decoded again
             run.write_images(decoded.place, decoded.images)
             images += len(decoded.images)
         history.forget([f for f in history.known if last_read.get(f, -1) <= section.index and f != 0])
-        yield SectionDone(section, latents, images, time.monotonic() - began)
+        yield SectionDone(section, latents, images, time.monotonic() - began, tuple(meters))
+
+
+def _meter(run: Run, plan: Plan, decoded: Decoded, start_image: np.ndarray) -> Meter:
+    first = 1 + plan.schedule.generated * decoded.place
+    latents = frames_of(run, plan.sections, range(first - 1, first + plan.schedule.generated))
+    return measure(decoded.place, decoded.images, latents, start_image, run.read_start())
 
 
 def _check_model(run: Run) -> None:

@@ -7,6 +7,7 @@ start.png                    the start image as the model sees it
 start.safetensors            its latents
 sections/0003.safetensors    latents of the section made as the fourth (float32), its frames and seed
 segments/0007.mp4            images of the eighth section in time, encoded once
+meters/0007.json             their drift and motion; it is written before them and counts when they are there
 video.mp4                    the video as far as it is, growing
 """
 
@@ -22,18 +23,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from longtake.errors import OutputError, RunError
 from longtake.media import Segment, append_segment, join_segments, save_image, whole, write_segment
+from longtake.pipeline.meter import Meter
 from longtake.pipeline.request import Config, Request
 from longtake.plan import Section
 from longtake.schedule import parse
 
 __all__ = ["Run", "check_new"]
+
+METERS = TypeAdapter(Meter)
 
 
 class Run:
@@ -191,6 +195,32 @@ class Run:
             append_segment(self.video, self.segment(self._shown.stop), self.segment(self._shown.start).first)
             self._shown = range(self._shown.start, self._shown.stop + 1)
 
+    def meter_path(self, place: int) -> Path:
+        """Where the meter of a section is, by its place in time."""
+        return self.folder / "meters" / f"{place:04d}.json"
+
+    def read_meters(self) -> tuple[Meter, ...]:
+        """The meters of the sections whose images are there, in time order.
+
+        A run that was begun before sections were measured has none for those.
+
+        Raises:
+            RunError: a file cannot be read.
+        """
+        places = sorted(int(path.stem) for path in (self.folder / "meters").glob("*.json"))
+        return tuple(_read_meter(self.meter_path(place)) for place in places if self.has_segment(place))
+
+    def write_meter(self, meter: Meter) -> None:
+        """Keeps the meter of a section, whole or not at all.
+
+        Raises:
+            OutputError: the disk is full; what was finished before stays.
+        """
+        path = self.meter_path(meter.place)
+        with whole(path, "could not be written; what was finished before stays") as unfinished:
+            unfinished.parent.mkdir(exist_ok=True)
+            unfinished.write_bytes(METERS.dump_json(meter) + b"\n")
+
     def rebuild_video(self) -> None:
         """Writes the growing video anew from the segments that are there and follow each other."""
         places = sorted(int(path.stem) for path in (self.folder / "segments").glob("*.mp4"))
@@ -220,6 +250,7 @@ class Run:
             # A segment is decoded behind the frames before it, so the one after a dropped section changes too.
             for place in dropped | {p + 1 for p in dropped}:
                 self.segment(place).path.unlink(missing_ok=True)
+                self.meter_path(place).unlink(missing_ok=True)
             _write_json(self.folder / "config.json", run.config)
             run.rebuild_video()
         return run
@@ -262,6 +293,13 @@ def _beside(folder: Path) -> Path:
 def _write_json(path: Path, content: BaseModel) -> None:
     with whole(path) as unfinished:
         unfinished.write_text(content.model_dump_json(indent=2) + "\n")
+
+
+def _read_meter(path: Path) -> Meter:
+    try:
+        return METERS.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); delete it and its segment to get both again") from error
 
 
 def _write_latents(path: Path, latents: Tensor, note: dict) -> None:

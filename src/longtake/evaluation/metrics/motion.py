@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from longtake.errors import ConfigError
-from longtake.evaluation.metrics.sharpness import luma
+from longtake.media.statistics import luma
 
 __all__ = ["background_flow", "displacement", "flows"]
 
