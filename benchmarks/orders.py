@@ -99,9 +99,13 @@ def measure(backbone, clips: Clips, arm: Arm, options) -> list[list[Drift]]:
         chosen = jobs[first : first + options.batch]
         prompts = [[with_command(clips.truths[c], commands[c])] * options.sections for _, c in chosen]
         start = starts(backbone, clips, [c for _, c in chosen])
-        latents = roll_out(backbone, plan, start, prompts, [1000 * s + c for s, c in chosen], options.steps, discretization=rounding)
+        latents = roll_out(
+            backbone, plan, start, prompts, [1000 * s + c for s, c in chosen], options.steps, discretization=rounding
+        )
         videos = decoded(backbone, latents)
-        sheet += [video[:: max(1, (len(video) - 1) // 10)] for (s, _), video in zip(chosen, videos, strict=True) if s == 0]
+        sheet += [
+            video[:: max(1, (len(video) - 1) // 10)] for (s, _), video in zip(chosen, videos, strict=True) if s == 0
+        ]
         for (_, clip), drift in zip(chosen, measured(videos), strict=True):
             found[clip].append(drift)
     rows = [np.concatenate(list(video), axis=1) for video in sheet[:12]]

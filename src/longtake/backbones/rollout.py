@@ -22,16 +22,18 @@ def roll_out(
     plan: Plan,
     start: Float[Tensor, "b c 1 h w"],
     prompts: Sequence[Sequence[str]],
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     steps: int | None = None,
     solver: str = "euler",
     discretization: Discretization | None = None,
 ) -> Float[Tensor, "b c t h w"]:
     """The latents of `b` videos that follow one plan, frame 0 being `start`.
 
-    `prompts[i][k]` is the prompt of video i for section k in order of time; its noise comes from `seed + i`.
+    `prompts[i][k]` is the prompt of video i for section k in order of time; its noise comes from `seed + i`, or from
+    `seed[i]`.
     """
     settings = backbone.settings
+    seeds = range(seed, seed + len(start)) if isinstance(seed, int) else seed
     levels = sigmas(steps or settings.steps, settings.shift)
     history = History(discretization=discretization)
     history.remember((0,), start, exact=True)
@@ -40,7 +42,7 @@ def roll_out(
         text = backbone.prompts.encode([words[place] for words in prompts])
         packed = pack(section, history, backbone.patchify, backbone.axes)
         shape = (1, start.shape[1], len(section.frames), *start.shape[3:])
-        x = torch.cat([noise(shape, seed + i, section.index, start.device, torch.float32) for i in range(len(start))])
+        x = torch.cat([noise(shape, one, section.index, start.device, torch.float32) for one in seeds])
 
         def velocity(x: Tensor, sigma: Tensor | float, text: Tensor = text, packed=packed) -> Tensor:  # noqa: ANN001
             level = torch.full((len(x),), float(sigma), device=x.device)

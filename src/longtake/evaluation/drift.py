@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longtake.evaluation.metrics import camera_flow, color_statistics, displacement, sharpness
+from longtake.evaluation.metrics import camera_flow, color_statistics, sharpness
+from longtake.pipeline.motion import displacement
 
 __all__ = ["Drift", "Interval", "bootstrap", "drift_of", "paired_at_equal_motion"]
 
@@ -39,7 +40,7 @@ def drift_of(video: np.ndarray, images: int = 36) -> Drift:
     return Drift(
         sharpness=abs(sharp - sharpness(last)) / max(sharp, 1e-6),
         color=float(np.linalg.norm(color_statistics(first) - color_statistics(last))),
-        motion=float(np.mean([displacement(section, STRIDE) for section in sections])),
+        motion=float(np.mean([displacement(s[:-1:STRIDE], s[1::STRIDE]) for s in sections])),
         background=tuple(camera_flow(section) for section in sections),
     )
 
@@ -80,7 +81,8 @@ def paired_at_equal_motion(
     """
     groups = []
     for mine, other in zip(ours, theirs, strict=True):
-        pairs = [(a, b) for a, b in zip(mine, other, strict=True) if max(a.motion, b.motion) <= within * min(a.motion, b.motion)]
-        groups.append([getattr(a, metric) - getattr(b, metric) for a, b in pairs])
+        pairs = zip(mine, other, strict=True)
+        alike = [(a, b) for a, b in pairs if max(a.motion, b.motion) <= within * min(a.motion, b.motion)]
+        groups.append([getattr(a, metric) - getattr(b, metric) for a, b in alike])
     count = sum(map(len, groups))
     return (bootstrap(groups), count) if count > 1 else None
