@@ -9,7 +9,7 @@ from longtake.plan.draw import Format, Stage, walk
 from longtake.plan.section import Look, Plan, Section
 from longtake.schedule import Kernel, Schedule
 
-__all__ = ["MARGIN", "WIDTH", "Block", "chart", "heading", "legend", "text"]
+__all__ = ["MARGIN", "WIDTH", "Block", "axis", "chart", "heading", "legend", "text"]
 
 WIDTH, MARGIN = 1000, 40  # of the picture, in its own units
 STRIP, STRIP_END, POSITIONS, BARS, BARS_END = 104, 686, 756, 780, 912  # columns
@@ -72,7 +72,7 @@ def chart(plan: Plan, format: Format, colors: dict[Kernel, str]) -> Block:
         marks.append("</g>")
         y += pitch
     marks += _start((STRIP_END - STRIP) / plan.frames / 2, y)
-    return Block((*_axis(format.seconds(plan.frames), y), *marks), y + 34)
+    return Block((*axis(format.seconds(plan.frames), y), *marks), y + 34)
 
 
 def legend(schedule: Schedule, colors: dict[Kernel, str]) -> Block:
@@ -93,11 +93,12 @@ def legend(schedule: Schedule, colors: dict[Kernel, str]) -> Block:
     return Block(tuple(marks), y + 22)
 
 
-def _axis(seconds: float, height: float) -> Iterator[str]:
-    scale = (STRIP_END - STRIP) / seconds
+def axis(seconds: float, height: float, left: float = STRIP, right: float = STRIP_END) -> Iterator[str]:
+    """Lines behind a chart of that height at round times, and the times above it."""
+    scale = (right - left) / seconds
     step = next(s for s in (0.1 * m * 10**e for e in range(9) for m in (1, 2, 5)) if s * scale >= 48)
     for i in range(int(seconds / step) + 1):
-        x = STRIP + i * step * scale
+        x = left + i * step * scale
         yield f'<path class="line" d="M{x:.1f} -4V{height:.1f}"/>' + text(x, -8, f"{i * step:g} s", "sub small middle")
 
 

@@ -9,7 +9,7 @@ from longtake.plan.draw import Format
 from longtake.plan.section import Plan
 from longtake.schedule import Kernel, Schedule, Side, Span
 
-__all__ = ["draw_svg"]
+__all__ = ["draw_svg", "sheet"]
 
 INNER = WIDTH - 2 * MARGIN
 FINE, COARSE = (0xC4, 0x6A, 0x10), (0xF2, 0xCB, 0x8C)  # colors of the finest and the coarsest kernel
@@ -77,6 +77,11 @@ def draw_svg(schedule: Schedule, format: Format, plan: Plan | None = None) -> st
     blocks = [_title(schedule, format), _cards(line, format), _costs(line, schedule, format)]
     if plan:
         blocks += [heading(plan, format), chart(plan, format, colors), legend(schedule, colors)]
+    return sheet(str(schedule), blocks)
+
+
+def sheet(title: str, blocks: list[Block], style: str = "") -> str:
+    """An SVG of blocks, one below the other; `style` adds to the classes that all pictures have."""
     body, y = [], 0.0
     for block in blocks:
         body += [f'<g transform="translate(0 {y:.2f})">', *block.marks, "</g>"]
@@ -85,8 +90,8 @@ def draw_svg(schedule: Schedule, format: Format, plan: Plan | None = None) -> st
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}">',
-            f"<title>{schedule}</title>",
-            f"<style>{STYLE}</style>",
+            f"<title>{title}</title>",
+            f"<style>{STYLE}{style}</style>",
             f'<rect class="sheet" x="0.5" y="0.5" width="{WIDTH - 1}" height="{y - 1}" rx="14"/>',
             *body,
             "</svg>\n",
