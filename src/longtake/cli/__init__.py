@@ -15,7 +15,7 @@ VERBS = {
     "demo": "make a 30 s video with the model that comes with longtake, and say where it is",
     "generate": "make a video from a start image and a prompt",
     "resume": "go on with a run that was stopped, or make it again from one of its sections",
-    "show": "draw a schedule and the plan of a video: who sees what, at which cost, in which order",
+    "show": "draw a schedule and the plan of a video, or a run with its drift and motion",
     "train": "train a codec, a video model, or a next-frame-section model",
 }
 SPINS = "3000"  # of a waiting thread before it sleeps, in GNU OpenMP, which torch uses on a CPU

@@ -1,4 +1,4 @@
-"""`longtake show NAME`: a schedule and the plan of a video, as text, SVG or JSON."""
+"""`longtake show NAME`: a schedule and the plan of a video, or a run over time, as text, SVG or JSON."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import math
 import os
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from longtake.errors import InputError, ModelError, OutputError, PlanError
+from longtake.errors import InputError, ModelError, OutputError, PlanError, ScheduleError
 from longtake.plan import Format, Plan, default_order, draw_plan, draw_schedule, draw_svg, make_plan, sections_for
 from longtake.schedule import Schedule, parse
+
+if TYPE_CHECKING:
+    from longtake.pipeline import Run
 
 __all__ = ["Options", "run"]
 
@@ -24,14 +27,15 @@ LONGEST = 24 * 3600.0  # seconds of video
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Draws a schedule and the plan of a video: who sees what, at which cost, in which order.
+    """Draws a schedule and the plan of a video: who sees what, at which cost, in which order. Or a run over time.
 
     A name such as td_f16k4f2k2f1k1_g9 is a time line, the past on the left: 16 frames through kernel 4, 2 through
-    kernel 2, 1 through kernel 1, then 9 frames made.
+    kernel 2, 1 through kernel 1, then 9 frames made. The folder of a run is drawn with its drift and motion from
+    section to section, as far as it is.
     """
 
     name: Annotated[str, tyro.conf.Positional]
-    """The schedule."""
+    """The schedule, or the folder of a run."""
     seconds: float | None = None
     """How long the planned video is, to the nearest whole section; default: 5."""
     fps: float | None = None
@@ -47,7 +51,7 @@ class Options:
     model: str | None = None
     """A model's name or folder, for its defaults; without one 8 x 8 pixels of 4 images make a latent pixel."""
     json: bool = False
-    """The plan as JSON on stdout instead of the drawing."""
+    """The plan or the run as JSON on stdout instead of the drawing."""
     output: Path | None = None
     """Also write the drawing as an SVG file."""
 
@@ -64,7 +68,12 @@ class _Defaults:
 
 def run(options: Options) -> int:
     """Draws."""
-    schedule = parse(options.name)
+    try:
+        schedule = parse(options.name)
+    except ScheduleError:
+        if Path(options.name).exists() or not set("/\\.").isdisjoint(options.name):  # no schedule has these
+            return _run(options)
+        raise
     defaults = _defaults_of(options.model) if options.model else _Defaults()
     format = _format(options, defaults)
     plan = _plan(options, schedule, defaults, format)
@@ -78,6 +87,50 @@ def run(options: Options) -> int:
         drawings += [draw_plan(plan, format, columns)] if plan else []
         print("\n\n".join(drawings))
     return 0
+
+
+PLANNING = ("seconds", "fps", "order", "gaps", "height", "width", "model")  # options of a plan
+
+
+def _run(options: Options) -> int:
+    """Draws a run."""
+    from longtake.pipeline import Run, draw_run, draw_run_svg, ramp
+
+    run = Run.open(Path(options.name))
+    given = [name for name in PLANNING if getattr(options, name) is not None]
+    if given:
+        raise InputError(f"--{given[0]} is for the plan of a schedule; {options.name} is a run, which has its own")
+    if options.output:
+        _write(options.output, draw_run_svg(run))
+    if options.json:
+        print(json.dumps(_run_table(run)))
+    else:
+        columns = shutil.get_terminal_size(fallback=(100, 24)).columns
+        print(draw_run(run, columns, ramp(sys.stdout.encoding)))
+    return 0
+
+
+def _run_table(run: Run) -> dict[str, Any]:
+    """A run as plain data, its sections in time order."""
+    from longtake.pipeline import rows_of
+
+    sections = [
+        {
+            "section": row.section.index,
+            "frames": row.section.frames,
+            "seconds": [round(row.begins, 3), round(row.ends, 3)],
+            "seed": row.seed,
+            "made": row.made,
+            "meter": asdict(row.meter) if row.meter else None,
+        }
+        for row in rows_of(run)
+    ]
+    return {
+        "run": str(run.folder),
+        "request": run.request.model_dump(mode="json"),
+        "config": run.config.model_dump(mode="json"),
+        "sections": sections,
+    }
 
 
 def _defaults_of(name: str) -> _Defaults:

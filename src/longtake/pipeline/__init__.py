@@ -1,28 +1,40 @@
 """From a request to a video: the engine is one generator of events."""
 
+from longtake.pipeline.curves import CURVES, Curve, Row, amount, draw_run, ramp, rows_of, sparkline, squeezed
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
 from longtake.pipeline.generate import generate, make, reroll
 from longtake.pipeline.meter import Meter, measure
+from longtake.pipeline.picture import draw_run_svg
 from longtake.pipeline.preflight import Preflight, check_output, find_device, preflight
 from longtake.pipeline.request import Config, Request
 from longtake.pipeline.run import Run
 
 __all__ = [
+    "CURVES",
     "Config",
+    "Curve",
     "Event",
     "Finished",
     "Meter",
     "Planned",
     "Preflight",
     "Request",
+    "Row",
     "Run",
     "SectionDone",
     "Step",
+    "amount",
     "check_output",
+    "draw_run",
+    "draw_run_svg",
     "find_device",
     "generate",
     "make",
     "measure",
     "preflight",
+    "ramp",
     "reroll",
+    "rows_of",
+    "sparkline",
+    "squeezed",
 ]
