@@ -122,7 +122,7 @@ def _curves(meters: list[Meter], total: int, columns: int, levels: str) -> str:
     def drawn(curve: Curve) -> str:
         known = {meter.place: curve.of(meter) for meter in meters}
         values = squeezed([known.get(place) for place in range(total)], room)
-        line = sparkline(values, max(curve.top, *known.values(), 0.0), levels)
+        line = sparkline(values, max(curve.top, *known.values()), levels)
         return f"{curve.name} {line} {amount(curve.of(meters[-1]))}"
 
     return "  ".join(drawn(curve) for curve in CURVES if curve.source == "image")
