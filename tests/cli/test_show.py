@@ -1,14 +1,17 @@
 import json
+import os
+import shutil
 import subprocess
 import sys
 from xml.etree import ElementTree
 
 import pytest
 import tyro
+from PIL import Image
 
 from longtake.cli import main
 from longtake.cli.show import Options, run
-from longtake.errors import InputError, ModelError, OutputError, PlanError, ScheduleError
+from longtake.errors import InputError, ModelError, OutputError, PlanError, RunError, ScheduleError
 from longtake.plan import INVERTED, VANILLA
 
 
@@ -188,3 +191,82 @@ assert not {{"torch", "numpy", "diffusers"}} & set(sys.modules)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny_backbone_folder):
+    """The folder of a finished run of two sections, made from the end."""
+    from longtake.pipeline import Request, generate
+
+    folder = tmp_path_factory.mktemp("made")
+    Image.new("RGB", (48, 32), "gray").save(folder / "start.png")
+    data = {"image": folder / "start.png", "prompt": "a red ball", "model": str(tiny_backbone_folder), "seconds": 6}
+    request = Request.model_validate({**data, "order": "inverted"})
+    list(generate(request, folder / "room.mp4", folder / "room.run"))
+    return folder / "room.run"
+
+
+def test_a_run_is_drawn_over_time(made, capsys):
+    assert show(str(made)) == 0
+    drawn = capsys.readouterr().out
+    assert "2 of 2 sections made" in drawn
+    assert all(f"  {name}  " in drawn for name in ("sharpness", "color", "motion", "latent mean", "latent std", "jump"))
+
+
+def test_a_run_is_a_table_in_time_order(made, capsys):
+    shown = table(capsys, str(made))
+    assert list(shown) == ["run", "request", "config", "sections"]
+    assert (shown["request"]["prompt"], shown["config"]["order"]) == ("a red ball", "inverted")
+    assert [section["section"] for section in shown["sections"]] == [1, 0]
+    assert [section["frames"] for section in shown["sections"]] == [list(range(1, 10)), list(range(10, 19))]
+    assert [section["seconds"] for section in shown["sections"]] == [[0.0, 3.083], [3.083, 6.083]]
+    assert [section["meter"]["place"] for section in shown["sections"]] == [0, 1]
+    assert all(section["made"] for section in shown["sections"])
+
+
+def test_a_run_is_written_as_svg(made, capsys, tmp_path):
+    assert show(str(made), "--output", str(tmp_path / "run.svg"), "--json") == 0
+    assert ElementTree.parse(tmp_path / "run.svg").getroot().tag.endswith("svg")
+
+
+def test_a_run_that_has_not_begun_is_drawn_and_its_picture_refused(made, capsys, tmp_path):
+    run = shutil.copytree(made, tmp_path / "new.run")
+    for folder in ("sections", "segments", "meters"):
+        shutil.rmtree(run / folder)
+    assert show(str(run)) == 0
+    assert "Nothing is measured yet" in capsys.readouterr().out
+    assert [section["meter"] for section in table(capsys, str(run))["sections"]] == [None, None]
+    with pytest.raises(RunError, match="there is nothing to draw"):
+        show(str(run), "--output", str(tmp_path / "run.svg"))
+    assert not (tmp_path / "run.svg").exists()
+
+
+@pytest.mark.parametrize("option", [["--seconds", "3"], ["--order", "vanilla"], ["--model", "embedded"]])
+def test_a_run_has_its_own_plan(made, option):
+    with pytest.raises(InputError, match=f"{option[0]} is for the plan of a schedule; .* is a run, which has its own"):
+        show(str(made), *option)
+
+
+@pytest.mark.parametrize("name", ["nowhere.run", "no/where", ".", "empty"])
+def test_a_folder_that_is_no_run_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match=r"there is no run here \(no config.json\)"):
+        show(name)
+
+
+def test_a_name_that_is_a_schedule_is_one(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made, tmp_path / VANILLA)
+    show(VANILLA)
+    assert "what a section sees" in capsys.readouterr().out
+    show(f"./{VANILLA}")
+    assert "2 of 2 sections made" in capsys.readouterr().out
+
+
+def test_a_terminal_without_block_elements_gets_other_characters(made):
+    command = [sys.executable, "-m", "longtake", "show", str(made)]
+    ran = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.isascii()
+    assert b"sharpness" in ran.stdout

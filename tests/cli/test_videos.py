@@ -49,13 +49,16 @@ def test_json_lines_say_what_happens(there, tiny_backbone_folder, capsys):
     assert main(asking(there, tiny_backbone_folder, there / "b.mp4", "--json")) == 0
     said = capsys.readouterr()
     rows = [json.loads(line) for line in said.out.splitlines()]
-    planned = {"event": "planned", "sections": 3, "steps": 2, "finished": 0, "run": str(there / "b.run"), "unread": []}
+    planned = {"event": "planned", "sections": 3, "steps": 2, "finished": 0, "run": str(there / "b.run"), "unread": [],
+               "meters": []}  # fmt: skip
     finished = {"event": "finished", "video": str(there / "b.mp4"), "images": 109}
     assert (rows[0], rows[-1]) == (planned, finished)
     assert [(r["event"], r["section"], r["images"]) for r in rows[1:-1]] == [
         ("section", 0, 37), ("section", 1, 73), ("section", 2, 109),
     ]  # fmt: skip
     assert [r["frames"] for r in rows[1:-1]] == [list(range(1 + 9 * i, 10 + 9 * i)) for i in range(3)]
+    measured = [json.loads((there / "b.run" / "meters" / f"{i:04d}.json").read_text()) for i in range(3)]
+    assert [r["meters"] for r in rows[1:-1]] == [[meter] for meter in measured]
     assert said.err == ""
 
 
@@ -66,6 +69,26 @@ def test_people_see_progress_on_stderr_and_the_video_on_stdout(there, tiny_backb
     assert f"3 sections of 2 steps; the video grows in {there / 'b.run' / 'video.mp4'}" in said.err
     assert re.findall(r"^section (\d/3): \d+\.\d s$", said.err, re.MULTILINE) == ["1/3", "2/3", "3/3"]
     assert "109 images" in said.err
+
+
+def test_people_see_drift_and_motion_of_each_section_and_over_the_video(there, tiny_backbone_folder, capsys):
+    assert main(asking(there, tiny_backbone_folder, there / "b.mp4")) == 0
+    said = capsys.readouterr().err
+    number = r"\d+(?:\.\d+)?"
+    frames = re.findall(rf"^  frames (\S+): sharpness {number}, color {number}, motion {number}$", said, re.MULTILINE)
+    assert frames == ["1-9", "10-18", "19-27"]
+    assert re.search(rf"sharpness \S{{3}} {number}  color \S{{3}} {number}  motion \S{{3}} {number}\n$", said)
+
+
+def test_a_resumed_run_shows_what_was_measured_before(there, capsys):
+    (there / "a.run" / "sections" / "0002.safetensors").unlink()
+    (there / "a.run" / "segments" / "0002.mp4").unlink()
+    assert main(["resume", str(there / "a.run"), "--json"]) == 0
+    planned, *rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [meter["place"] for meter in planned["meters"]] == [0, 1]
+    assert [[meter["place"] for meter in row["meters"]] for row in rows[:-1]] == [[], [], [2]]
+    assert main(["resume", str(there / "a.run")]) == 0  # there is nothing to make
+    assert re.search(r"sharpness \S{3} \S+  color \S{3} \S+  motion \S{3} \S+\n$", capsys.readouterr().err)
 
 
 def test_words_that_the_model_does_not_know_are_told(there, tiny_backbone_folder, capsys):

@@ -177,19 +177,19 @@ def _axis(seconds: float, columns: int) -> str:
 
 def _table(rows: tuple[Row, ...]) -> list[str]:
     """A line for each section in time order, the middle of very many left out."""
-    wide = [max(7, len(curve.name)) + 2 for curve in CURVES]
+    wide = [max(6, len(curve.name)) + 2 for curve in CURVES]
     heads = "".join(f"{curve.name:>{w}}" for curve, w in zip(CURVES, wide, strict=True))
-    lines = [f"  {'seconds':<16}{'frames':<12}{'section':>7}{'seed':>8}{heads}"]
+    lines = [f"  {'begins':>9}  {'frames':<10}{'section':>7}{'seed':>8}{heads}"]
     out = range(ROWS // 2, len(rows) - ROWS // 2) if len(rows) > ROWS else range(0)
     for place, row in enumerate(rows):
         if place in out:
             if place == out.start:
                 lines.append(f"  ...  {len(out)} sections are left out here")
             continue
-        when, frames = f"{row.begins:.2f}-{row.ends:.2f}", f"{row.section.frames[0]}-{row.section.frames[-1]}"
+        frames = f"{row.section.frames[0]}-{row.section.frames[-1]}"
         if row.meter:
             said = "".join(f"{amount(curve.of(row.meter)):>{w}}" for curve, w in zip(CURVES, wide, strict=True))
         else:
             said = "  made" if row.made else "  to be made"
-        lines.append(f"  {when:<16}{frames:<12}{row.section.index:>7}{row.seed:>8}{said}")
+        lines.append(f"  {row.begins:>7.2f} s  {frames:<10}{row.section.index:>7}{row.seed:>8}{said}")
     return [*lines, "Sections are numbered in the order of making, as resume --from-section takes them."]
