@@ -132,7 +132,7 @@ def card(pattern: str, span: Shown, x: float, width: float, height: float) -> li
     marks, place = [], ""
     for i in range(min(3, span.kernel.t - 1), -1, -1):
         place = f'x="{x + 2.5 * i:.2f}" y="{-2.5 * i:.2f}" width="{width:.2f}" height="{height:.2f}" rx="2"'
-        marks += [f'<rect class="edge" {place}/>', f'<rect {span.fill} opacity="0.35" {place}/>']
+        marks += [f'<rect class="edge" {place}/>', f'<rect {span.fill} stroke="{span.color}" opacity="0.45" {place}/>']
     tokens = f'<rect fill="url(#{pattern})" width="{width:.2f}" height="{height:.2f}"/>'
     marks.append(f'<g transform="translate({x:.2f} 0)">{tokens}</g>')
     return [*marks, f'<rect class="frame" stroke="{span.color}" {place}/>']

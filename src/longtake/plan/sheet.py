@@ -13,6 +13,7 @@ MADE = "#3a5bd0"
 STYLE = """
 text { font-family: system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; font-size: 12px; fill: #2a2d34; }
 .name, .span { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, monospace; font-weight: 700; }
+.code { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, monospace; }
 .head { font-size: 16px; font-weight: 600; } .sub { fill: #666b76; } .small { font-size: 10.5px; }
 .sheet { fill: #fbfaf7; stroke: #e6e3da; } .edge { fill: #fbfaf7; stroke: #fbfaf7; stroke-width: 3; }
 .frame { fill: none; stroke-width: 0.9; } .line { stroke: #e6e3da; } .dot { fill: #7b808b; }

@@ -28,11 +28,11 @@ PRESETS: dict[str, Preset] = {
     ),
     "level-duplication": Preset(
         "td_f3k1h8w8f3k1h4w4f1k1_g9",
-        "Frames share a level, so that kernels are as high as wide: seven frames for the price of geometric's five.",
+        "Frames share levels, so that kernels are as high as wide: seven frames at the price of geometric's five.",
     ),
     "temporal-kernels": Preset(
         "td_f16k4f2k2f1k1_g9",
-        "Frames that follow each other are merged in time, too: 19 frames for the price of one and a half.",
+        "Frames that follow each other are merged in time, too: 19 frames at the price of one and a half.",
     ),
     "important-start": Preset(
         "td_f1k1_x_f16k4f2k2f1k1_g9",
@@ -40,7 +40,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "symmetric": Preset(
         "td_f1k1f2k2f8k4_x_f8k4f2k2f1k1_g9",
-        "The beginning of the video matters as much as its newest frames: fine at both ends, coarse toward the middle.",
+        "The beginning matters as much as what is newest: fine at both ends, coarse toward the middle.",
     ),
 }
 
