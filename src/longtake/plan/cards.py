@@ -31,14 +31,17 @@ class Shown:
 
     @property
     def fill(self) -> str:
+        """Its color as an attribute."""
         return 'class="made"' if self.made else f'fill="{self.color}"'
 
     @property
     def cards(self) -> int:
+        """How many are drawn."""
         return min(CARDS, -(-self.frames // self.kernel.t))
 
     @property
     def words(self) -> list[str]:
+        """What stands under its name."""
         frames = f"{self.frames} frame" + "s" * (self.frames > 1) + " made" * self.made
         return [frames, f"{self.tokens:,} tokens"]
 
@@ -52,6 +55,7 @@ class Gap:
 
     @property
     def words(self) -> list[str]:
+        """What stands under its name."""
         return ["frames", self.fate]
 
 
@@ -93,7 +97,9 @@ def cards(line: list[Shown | Gap], format: Format) -> Block:
     fans = [width + step * (part.cards - 1) if isinstance(part, Shown) else 0.0 for part in line]
     wides = [max(fan, slot) if fan else float(GAP) for fan in fans]
     words = [part.words for part in line]
-    small = min(12.0, *((wide + SPACE - 6) / (0.56 * len(w)) for wide, ws in zip(wides, words, strict=True) for w in ws))
+    small = min(
+        12.0, *((wide + SPACE - 6) / (0.56 * len(w)) for wide, ws in zip(wides, words, strict=True) for w in ws)
+    )
     marks, x = [], float(MARGIN)
     for number, (part, fan, wide) in enumerate(zip(line, fans, wides, strict=True)):
         if isinstance(part, Shown):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from longtake.plan.section import Plan, Section
 from longtake.plan.sight import Known
 from longtake.schedule import Kernel, Schedule, Side, Span, Tail
 
-__all__ = ["Format", "Stage", "draw_plan", "draw_schedule", "ends", "marks_of", "strip", "walk"]
+__all__ = ["Format", "Stage", "axis", "draw_plan", "draw_schedule", "ends", "legend", "marks_of", "strip", "walk"]
 
 ROWS = 60  # sections that are drawn before some are left out
 BAR = 40  # columns of the longest bar
@@ -55,6 +55,14 @@ class Stage:
 
     section: Section
     known: tuple[range, ...]  # in time order
+
+    @classmethod
+    def of(cls, plan: Plan, index: int) -> Stage:
+        """The section that is made as number `index`, from 0."""
+        known = Known([0, *plan.given])
+        for section in plan.sections[:index]:
+            known.add(range(section.frames[0], section.frames[-1] + 1))
+        return cls(plan.sections[index], known.runs)
 
 
 def draw_schedule(schedule: Schedule, format: Format) -> str:
@@ -122,14 +130,11 @@ def draw_plan(plan: Plan, format: Format, columns: int = 100) -> str:
     per_column = -(-plan.frames // max(20, columns - 26 - 2 * wide))
     marks = marks_of(plan.schedule)
     length = f"{plan.frames} frames, {format.images(plan.frames)} images, {format.seconds(plan.frames):.2f} s"
-    legend = "".join(f"{marks[kernel]} " for kernel in plan.schedule.kernels)
-    seen = f"{legend}seen through {', '.join(map(str, plan.schedule.kernels))}   " if legend else ""
-    tail = "t tail   " if {plan.schedule.left.tail, plan.schedule.right.tail} & {"ta", "tc"} else ""
-    scale = f"a column is {per_column} frame{'s' * (per_column > 1)}"
+    tail = {plan.schedule.left.tail, plan.schedule.right.tail} & {"ta", "tc"}
     lines = [
         f"order {plan.order}: {n} section{'s' * (n > 1)}, {length} at {format.fps:g} images/s",
-        f"# made   {seen}{tail}- known, not seen   {scale}",
-        f"  section  {'frames':<{wide}}  {'positions':<{wide}}  {'context':>9}  {_axis(plan.frames, per_column)}",
+        *legend(marks, per_column, columns, ["t tail"] * bool(tail)),
+        f"  section  {'frames':<{wide}}  {'positions':<{wide}}  {'context':>9}  {axis(plan.frames, per_column)}",
     ]
     for row in walk(plan, ROWS):
         if isinstance(row, Stage):
@@ -141,6 +146,18 @@ def draw_plan(plan: Plan, format: Format, columns: int = 100) -> str:
         else:
             lines.append(f"      ...  {row} sections are left out here")
     return "\n".join(lines)
+
+
+def legend(marks: dict[Kernel, str], per_column: int, columns: int, more: Sequence[str] = ()) -> list[str]:
+    """What the characters of a strip mean, in as many lines as it takes."""
+    finest_first = sorted(marks, key=lambda kernel: (_volume(kernel), kernel.t, kernel.h))
+    seen = " ".join(marks[kernel] for kernel in finest_first)
+    entries = ["# made", *([f"{seen} seen through {', '.join(map(str, finest_first))}"] if marks else []), *more]
+    lines = [""]
+    for entry in (*entries, "- known, not seen", f"a column is {per_column} frame{'s' * (per_column > 1)}"):
+        longer = f"{lines[-1]}   {entry}" if lines[-1] else entry
+        lines = [*lines[:-1], longer] if len(longer) <= columns else [*lines, entry]
+    return lines
 
 
 def walk(plan: Plan, most: int) -> Iterator[Stage | int]:
@@ -157,7 +174,8 @@ def walk(plan: Plan, most: int) -> Iterator[Stage | int]:
 
 def ends(numbers: tuple[int, ...]) -> str:
     """The first and the last of some numbers in a row."""
-    return f"{numbers[0]}-{numbers[-1]}" if len(numbers) > 1 else f"{numbers[0]}"
+    first, last = numbers[0], numbers[-1]
+    return f"{first}-{last}" if first != last else f"{first}"
 
 
 def _through(kernel: Kernel) -> str:
@@ -199,7 +217,7 @@ def _volume(kernel: Kernel) -> int:
     return kernel.t * kernel.h * kernel.w
 
 
-def _axis(frames: int, per_column: int) -> str:
+def axis(frames: int, per_column: int) -> str:
     """Frame numbers above every tenth column, as far as there is room for them."""
     columns = -(-frames // per_column)
     ticks = [f"{column * per_column:<10}" for column in range(0, columns, 10)]

@@ -43,7 +43,10 @@ def text(x: float, y: float, says: str, kind: str, size: float | None = None) ->
 
 
 def sheet(title: str, blocks: Iterable[Block], style: str = "") -> str:
-    """An SVG of blocks, one under the other. It scales, prints, and minds a dark page; `style` adds to the common one."""
+    """An SVG of blocks, one under the other. `style` adds to the common one.
+
+    It scales, prints, and minds a dark page.
+    """
     body, y = [], 0.0
     for block in blocks:
         body += [f'<g transform="translate(0 {y:.2f})">', *block.marks, "</g>"]

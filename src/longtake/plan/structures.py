@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from math import log2
+from textwrap import wrap
 
 from longtake.plan.cards import Gap, Shown, card, cells, dots, shade, time_line
 from longtake.plan.chart import chart, legend
@@ -31,13 +32,13 @@ def draw_structures(format: Format, plans: Mapping[str, Plan] | None = None, col
     <BLANKLINE>
     geometric
     td_f1k1h8w8f1k1h4w8f1k1h4w4f1k1h2w4f1k1_g9
-    Each older frame has half the tokens of the next one: a past of any length costs less than two frames.
+    Each older frame has half the tokens of the next: a past of any length costs less than two frames.
       1             o  # # # # # # # # #
       1/2         o o  # # # # # # # # #
       1/4       o o o  # # # # # # # # #
       1/8     o o o o  # # # # # # # # #
       1/16  o o o o o  # # # # # # # # #
-    5 frames for the tokens of 1.94: 3,042 of 17,082; unpacked it would be 7,800 of 21,840
+    5 frames at the price of 1.94: 3,029 of 17,069 tokens; unpacked it would be 7,800 of 21,840
     """
     drawn = [
         f"The structures of the paper's Figure 1, at {format.height} x {format.width}: "
@@ -46,8 +47,8 @@ def draw_structures(format: Format, plans: Mapping[str, Plan] | None = None, col
     ]
     for name, preset in PRESETS.items():
         schedule = parse(preset.schedule)
-        lines = [name, str(schedule), preset.why, *_columns(schedule), _price(schedule, format)]
-        drawn.append("\n".join(lines))
+        why, price = wrap(preset.why, columns), wrap(_price(schedule, format), columns)
+        drawn.append("\n".join([name, str(schedule), *why, *_columns(schedule), *price]))
         if plans:
             drawn.append(draw_plan(plans[name], format, columns))
     return "\n\n".join(drawn)

@@ -24,11 +24,11 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     "geometric": Preset(
         "td_f1k1h8w8f1k1h4w8f1k1h4w4f1k1h2w4f1k1_g9",
-        "Each older frame has half the tokens of the next one: a past of any length costs less than two frames.",
+        "Each older frame has half the tokens of the next: a past of any length costs less than two frames.",
     ),
     "level-duplication": Preset(
         "td_f3k1h8w8f3k1h4w4f1k1_g9",
-        "Frames share levels, so that kernels are as high as wide: seven frames at the price of geometric's five.",
+        "Frames share levels, so that kernels are square: seven frames at the price of geometric's five.",
     ),
     "temporal-kernels": Preset(
         "td_f16k4f2k2f1k1_g9",
