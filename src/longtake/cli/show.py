@@ -47,7 +47,7 @@ class Options:
     kernel 2, 1 through kernel 1, then 9 frames made.
     """
 
-    name: Annotated[str | None, tyro.conf.Positional] = None
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
     """The schedule: a name in that notation, or geometric, level-duplication, temporal-kernels, important-start,
     symmetric."""
     figure1: bool = False
