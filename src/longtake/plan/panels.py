@@ -222,7 +222,7 @@ def _block(section: Section, ribbon: _Ribbon, n: int) -> Iterator[str]:
     yield f'<rect class="cover" {place}/><rect class="made" fill-opacity="{level:.2f}" {place}/>'
     size = min(15.0, (wide - 3) / (0.65 * len(str(n))))
     if size > 6:
-        ink = "number middle on" if level > 0.55 else "number middle"
+        ink = "number middle on" if level > 0.62 else "number middle"
         yield text(x + wide / 2, RIBBON / 2 + 0.36 * size, str(section.index + 1), ink, size)
 
 

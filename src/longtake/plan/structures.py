@@ -20,7 +20,7 @@ CARD, CARD_HEIGHT, SLOT, TOP = 88, 64, 80, 80  # of a frame at most; of a span a
 FAN, MADE_FAN, SPACE = 44, 12, 10  # from card to card, also of those made; from span to span
 BARS = 730  # where costs begin
 COARSEST = 6  # halvings of a frame's tokens that have a shade of their own
-NOTE = "The paper names and describes them; the exact kernels of its figure are not in its text: these are examples."
+NOTE = "The structures of the paper's Figure 1, which describes them; the kernels that it draws are not in its text."
 
 
 def draw_structures(format: Format, plans: Mapping[str, Plan] | None = None, columns: int = 100) -> str:
