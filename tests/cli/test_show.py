@@ -12,7 +12,8 @@ from PIL import Image
 from longtake.cli import main
 from longtake.cli.show import Options, run
 from longtake.errors import InputError, ModelError, OutputError, PlanError, RunError, ScheduleError
-from longtake.plan import INVERTED, VANILLA
+from longtake.plan import INVERTED, ORDERS, VANILLA
+from longtake.schedule import PRESETS
 
 
 def show(*arguments):
@@ -110,22 +111,22 @@ def test_a_drawing_that_cannot_be_written_leaves_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["folder.svg"]
 
 
-ENDPOINT = "td_f16k4f4k2f1k1_g9_x_f1k1"
+UNSERVED = "f2k1_x_g9_f1k1"  # two anchors, and all else on the right
 
 
 def test_a_schedule_without_an_order_is_drawn_alone(capsys):
-    assert show(ENDPOINT) == 0
+    assert show(UNSERVED) == 0
     said = capsys.readouterr()
-    assert said.out.startswith(ENDPOINT)
+    assert said.out.startswith(UNSERVED)
     assert "order vanilla" not in said.out
     assert said.err.startswith("no plan: no order can serve the schedule")
-    assert table(capsys, ENDPOINT)["sections"] == []
+    assert table(capsys, UNSERVED)["sections"] == []
 
 
 @pytest.mark.parametrize("asked", [["--seconds", "5"], ["--order", "vanilla"]])
 def test_a_plan_that_was_asked_for_and_cannot_be_is_an_error(asked):
     with pytest.raises(PlanError, match=r"can serve|cannot serve"):
-        show(ENDPOINT, *asked)
+        show(UNSERVED, *asked)
 
 
 @pytest.mark.parametrize("name", [VANILLA, INVERTED])
@@ -134,6 +135,104 @@ def test_a_drawing_for_a_pipe_fits_100_columns(capsys, monkeypatch, name, second
     monkeypatch.delenv("COLUMNS", raising=False)
     show(name, "--seconds", str(seconds))
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
+ENDPOINT = "td_f16k4f4k2f1k1_g9_x_f1k1"  # the paper's example
+
+
+def test_endpoints_are_spaced_as_asked(capsys):
+    def made(*asked):
+        return [section["frames"][0] // 9 for section in table(capsys, ENDPOINT, "--seconds", "10", *asked)["sections"]]
+
+    assert made() == [0, 7, 1, 2, 3, 4, 5, 6]
+    assert made("--order", "planned") == [2, 5, 7, 0, 1, 3, 4, 6]
+    assert made("--order", "planned:6,3") == [5, 7, 2, 0, 1, 3, 4, 6]
+    show(ENDPOINT, "--order", "planned:6,3")
+    assert "order planned:6,3: 4 sections" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_help_names_every_order_and_every_preset(capsys, monkeypatch, order):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main(["show", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"{order} (" in said
+    assert all(preset in said for preset in PRESETS)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_structure_is_shown_by_its_name(capsys, name):
+    assert table(capsys, name) == table(capsys, PRESETS[name].schedule)
+
+
+def test_a_word_that_names_no_schedule_is_refused_with_those_that_do(capsys):
+    assert main(["show", "symetric"]) == 2
+    assert "'symetric' is unknown; there are: geometric, level-duplication" in capsys.readouterr().err
+
+
+def test_the_five_structures_are_drawn_and_with_a_length_their_plans(capsys, tmp_path):
+    path = tmp_path / "figure1.svg"
+    assert show("--figure1", "--output", str(path)) == 0
+    drawn = capsys.readouterr().out
+    assert all(f"\n{name}\n{preset.schedule}\n" in drawn for name, preset in PRESETS.items())
+    assert "order vanilla" not in drawn
+    alone = ElementTree.parse(path).getroot()
+    show("--figure1", "--seconds", "4", "--output", str(path))
+    assert capsys.readouterr().out.count("order vanilla: 3 sections") == 5
+    assert float(ElementTree.parse(path).getroot().get("height")) > float(alone.get("height"))
+
+
+def test_the_five_structures_as_a_table(capsys):
+    shown = table(capsys, "--figure1", "--seconds", "4")["structures"]
+    assert [row["name"] for row in shown] == list(PRESETS)
+    assert [row["schedule"] for row in shown] == [preset.schedule for preset in PRESETS.values()]
+    assert {len(row["sections"]) for row in shown} == {3}
+    assert {len(row["sections"]) for row in table(capsys, "--figure1")["structures"]} == {4}
+
+
+def test_the_orders_are_drawn_beside_each_other(capsys, tmp_path):
+    path = tmp_path / "orders.svg"
+    assert show("--orders", "--output", str(path)) == 0
+    drawn = capsys.readouterr().out
+    assert drawn.startswith("12 sections, 109 frames")
+    assert all(f"\n{order}" in drawn for order in ORDERS)
+    assert ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+def test_the_orders_as_a_table(capsys):
+    shown = table(capsys, "--orders", "--gaps", "true")["orders"]
+    assert [(row["order"], row["first_second_after"]) for row in shown] == [
+        ("vanilla", 1), ("inverted", 12), ("planned", 5), ("anti_drifting", 1),
+    ]  # fmt: skip
+    assert shown[1]["sections"][0]["positions"][0] == 100
+    assert [len(row["sections"]) for row in table(capsys, "--orders", "--seconds", "30")["orders"]] == [25] * 4
+
+
+@pytest.mark.parametrize("arguments", [[], ["g9", "--orders"], ["g9", "--figure1"], ["--figure1", "--orders"]])
+def test_one_thing_is_drawn_at_a_time(arguments):
+    with pytest.raises(InputError, match="expected one of: the NAME of a schedule, --figure1, --orders"):
+        show(*arguments)
+
+
+@pytest.mark.parametrize("subject", ["--figure1", "--orders"])
+def test_an_order_is_that_of_a_schedule(subject):
+    with pytest.raises(InputError, match="the order planned: expected the NAME"):
+        show(subject, "--order", "planned")
+
+
+@pytest.mark.parametrize("subject", ["--figure1", "--orders"])
+@pytest.mark.parametrize("seconds", [None, 1, 60, 3600])
+def test_several_drawings_for_a_pipe_fit_100_columns(capsys, monkeypatch, subject, seconds):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    show(subject, *(["--seconds", str(seconds)] if seconds else []))
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
+def test_a_picture_of_the_orders_that_would_be_too_long_is_refused_and_not_written(capsys, tmp_path):
+    with pytest.raises(PlanError, match="200 sections: a picture of the orders has room for 100"):
+        show("--orders", "--seconds", "240", "--output", str(tmp_path / "orders.svg"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_caret_stands_under_its_place_on_the_terminal(capsys):

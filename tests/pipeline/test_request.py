@@ -100,6 +100,13 @@ def test_a_schedule_without_an_order_gets_one_that_can_serve_it():
     assert resolved(schedule="f16k4f2k2f1k1_g9").order == "vanilla"
 
 
+def test_a_structure_of_the_paper_can_be_asked_for_by_its_name():
+    config = resolved(schedule="important-start")
+    assert (config.schedule, config.order) == ("td_f1k1_x_f16k4f2k2f1k1_g9", "vanilla")
+    with pytest.raises(ScheduleError, match="'important' is unknown; there are: geometric"):
+        resolved(schedule="important")
+
+
 def test_a_schedule_name_is_kept_in_its_short_form():
     assert resolved(schedule="f4k1h2w2_g9").schedule == "f4k1_g9"
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longtake.plan import INVERTED, VANILLA, Format, default_order, draw_plan, draw_schedule, make_plan
+from longtake.plan import BOTH_SIDES, INVERTED, VANILLA, Format, default_order, draw_plan, draw_schedule, make_plan
 from longtake.schedule import parse
 
 untimed = settings(deadline=None)  # a test asserts no wall-clock time
@@ -69,6 +69,41 @@ def test_a_kept_tail_is_drawn():
     lines = draw_plan(planned("tc_f1k1_g3", 3), Format()).splitlines()
     assert "t tail" in lines[1]
     assert [line[44:] for line in lines[3:]] == ["1###", "ttt1###", "tttttt1###"]
+
+
+def test_both_sides_and_what_is_known_are_drawn_across_gaps():
+    plan = make_plan(parse(BOTH_SIDES), 50, "planned")
+    lines = draw_plan(plan, Format()).splitlines()
+    assert lines[0].startswith("order planned: 6 sections, 50 frames")
+    assert [line[44:] for line in lines[3:]] == [
+        "1                  #########",
+        "1                  444444221                  ####",
+        "1#########         1224444--                  ----",
+        "1444444221#########1224444--                  ----",
+        "1--------4444444444444444221#########         1224",
+        "1-----------------4444444444444444221#########1224",
+    ]
+    assert [line.split()[1] for line in lines[3:5]] == ["19-27", "46-49"]
+
+
+def test_a_section_of_one_frame_is_named_by_it():
+    lines = draw_plan(make_plan(parse("f1k1_g9"), 11), Format()).splitlines()
+    assert lines[4].split()[1:3] == ["10", "1"]
+
+
+def test_the_frame_seen_best_is_not_hidden_in_the_column_of_one_that_is_made():
+    lines = draw_plan(planned(VANILLA, 12), Format()).splitlines()
+    assert "a column is 2 frames" in lines[1]
+    assert [line[44:] for line in lines[6:8]] == ["1---4444444421#####", "1--------4444444421####"]
+
+
+def test_given_frames_are_known_from_the_beginning():
+    lines = draw_plan(make_plan(parse(BOTH_SIDES), 22, "vanilla", given=[20, 15, 22]), Format()).splitlines()
+    assert [line[44:] for line in lines[3:]] == [
+        "1#########     1    -",
+        "1444444221######### 1",
+        "1444444444444444221###",
+    ]
 
 
 def test_frames_that_are_zeros_are_not_drawn():

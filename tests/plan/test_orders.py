@@ -307,7 +307,8 @@ def test_known_runs_are_those_of_a_set(added, frame):
     for start, length in added:
         known.add(range(start, start + length))
         true.update(range(start, start + length))
-    assert [f for f in range(60) if f in known] == sorted(true)
+    assert [f for run in known.runs for f in run] == sorted(true)
+    assert all(a.stop < b.start for a, b in pairwise(known.runs))
     before, after = known.before(frame), known.after(frame)
     if any(f < frame for f in true):
         assert before[-1] == max(f for f in true if f < frame)
@@ -444,6 +445,12 @@ def test_anchors_of_several_frames_are_read_as_they_become_known():
     assert sections[0].sees[:-1] == (Look((0,), K1, (0,)),)
     assert sections[1].sees[:-1] == (Look((0,), K1, (0,)), Look((1, 2), K2, (1, 2)))
     assert sections[2].sees[:-1] == (Look((0,), K1, (0,)), Look((1, 2, 3), K2, (1, 2, 3)))
+
+
+def test_anchors_are_read_up_to_the_first_frame_that_is_not_known():
+    sections = planned("f5k2_x_f1k1_g1_x_f1k1", 9, "planned").sections
+    assert [section.frames for section in sections[:4]] == [(3,), (6,), (9,), (1,)]
+    assert [section.sees[0].frames for section in sections[:6]] == [(0,), (0,), (0,), (0,), (0, 1), (0, 1, 2, 3)]
 
 
 def test_a_schedule_without_history_makes_sections_that_see_nothing():

@@ -2,7 +2,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from longtake.plan import INVERTED, VANILLA, Format, default_order, draw_svg, make_plan
+from longtake.plan import BOTH_SIDES, INVERTED, VANILLA, Format, default_order, draw_svg, make_plan
 from longtake.schedule import parse
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -42,6 +42,7 @@ ANY = [
     ("f1k1_x_g9_f1k1f2k2f16k4_tc", 300, Format(96, 160, 12)),
     ("g1", 1, Format()),
     ("f1000k1_g9", 2, Format(64, 1600)),
+    (BOTH_SIDES, 12, Format()),
     ("f2k1h32w64" + "f3k1h8w8f1k1h4w4" * 6 + "f1k1_g33+D", 40, Format(1600, 64, 60)),
 ]
 
@@ -125,6 +126,32 @@ def test_a_legend_that_is_too_wide_is_broken():
     picture = drawn(name, 2)
     legend = {rect.get("y") for rect in picture.iter(f"{SVG}rect") if rect.get("width") == "11"}
     assert len(legend) > 1
+
+
+def test_a_tail_is_drawn_where_its_frames_are_and_not_between():
+    plan = make_plan(parse("ta_f1k1_x_f1k1_g9_f1k1_tc"), 100, "planned")
+    picture, cell = ElementTree.fromstring(draw_svg(plan.schedule, Format(), plan)), (686 - 104) / 100
+    drawn = {}
+    for x, y, wide, _ in rectangles(picture, "class", "tail"):
+        if x < 687 and wide != 11:  # neither a cost nor the legend
+            frames = {f for f in range(100) if x - 0.1 <= 104 + f * cell < x + wide - 0.1}
+            drawn.setdefault(y, set()).update(frames)
+    tails = [{f for look in section.sees if look.tail for f in look.frames} for section in plan.sections]
+    assert [frames for _, frames in sorted(drawn.items())] == [frames for frames in tails if frames]
+
+
+def test_frames_beside_the_video_are_not_drawn():
+    plan = make_plan(parse(BOTH_SIDES), 20, "vanilla", given=[20])
+    picture = ElementTree.fromstring(draw_svg(plan.schedule, Format(), plan))
+    strips = [r for kind in ("made", "known") for r in rectangles(picture, "class", kind) if r[0] >= 104]
+    assert strips
+    assert max(x + wide for x, y, wide, _ in strips if x < 700 and y > 350) <= 686.01
+
+
+def test_cells_that_are_too_small_to_be_told_apart_are_one():
+    patterns = {p.get("id"): float(p.get("width")) for p in drawn(BOTH_SIDES).iter(f"{SVG}pattern")}
+    fine, coarse = patterns["cells0"], patterns["cells2"]
+    assert fine > 50 > 10 > coarse > 1.4
 
 
 def test_zeros_are_not_drawn():

@@ -38,7 +38,7 @@ class Options:
     """vanilla (forward, streams), inverted (from the end to the start image), anti_drifting (the ending second) or
     planned (endpoints first; planned:9,3 says how many sections apart, coarse to fine)."""
     schedule: str | None = None
-    """What each section sees; see longtake show."""
+    """What each section sees, such as important-start; see longtake show."""
     gaps: Literal["true", "clamped"] | None = None
     """Whether RoPE sees true distances or those that the model was trained with."""
     codebook: str | None = None

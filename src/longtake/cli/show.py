@@ -1,4 +1,4 @@
-"""`longtake show NAME`: a schedule and the plan of a video, or a run over time, as text, SVG or JSON."""
+"""`longtake show`: a schedule and its plan, several beside each other, or a run over time, as text, SVG or JSON."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,8 +15,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from longtake.errors import InputError, ModelError, OutputError, PlanError, ScheduleError
-from longtake.plan import Format, Plan, default_order, draw_plan, draw_schedule, draw_svg, make_plan, sections_for
-from longtake.schedule import Schedule, parse
+from longtake.plan import (
+    VANILLA,
+    Format,
+    Plan,
+    default_order,
+    draw_orders,
+    draw_orders_svg,
+    draw_plan,
+    draw_schedule,
+    draw_structures,
+    draw_structures_svg,
+    draw_svg,
+    make_plan,
+    plan_each,
+    sections_for,
+    sections_until,
+)
+from longtake.schedule import PRESETS, Schedule, find_schedule, parse
 
 if TYPE_CHECKING:
     from longtake.pipeline import Run
@@ -34,14 +51,21 @@ class Options:
     section to section, as far as it is.
     """
 
-    name: Annotated[str, tyro.conf.Positional]
-    """The schedule, or the folder of a run."""
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
+    """The schedule: a name in that notation, or geometric, level-duplication, temporal-kernels, important-start,
+    symmetric. Or the folder of a run."""
+    figure1: bool = False
+    """Draw the five structures of the paper's Figure 1 instead, and with --seconds their plans."""
+    orders: bool = False
+    """Draw one video in every order instead: what is made when, and what it sees."""
     seconds: float | None = None
-    """How long the planned video is, to the nearest whole section; default: 5."""
+    """How long the planned video is, to the nearest whole section; default: 5, or 15 with --orders."""
     fps: float | None = None
     """Images a second; default: 30, or the model's."""
     order: str | None = None
-    """vanilla or inverted; default: the one that the schedule is made for."""
+    """vanilla (forward, streams), inverted (from the end to the start image), anti_drifting (the ending second) or
+    planned (endpoints first; planned:6,3 says how many sections apart, coarse to fine); default: the one that the
+    schedule is made for."""
     gaps: Literal["true", "clamped"] | None = None
     """Whether RoPE sees true distances or those of released models; default: clamped, or the model's."""
     height: int | None = None
@@ -66,40 +90,60 @@ class _Defaults:
     missing: Literal["absent", "zeros"] = "absent"
 
 
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """What is shown, in each of its forms; each is made when it is asked for."""
+
+    text: Callable[[int], str]  # of so many columns
+    svg: Callable[[], str]
+    table: Callable[[], dict[str, Any]]
+
+
 def run(options: Options) -> int:
     """Draws."""
-    try:
-        schedule = parse(options.name)
-    except ScheduleError:
-        if Path(options.name).exists() or not set("/\\.").isdisjoint(options.name):  # no schedule has these
-            return _run(options)
-        raise
+    if [options.name is not None, options.figure1, options.orders].count(True) != 1:
+        raise InputError("expected one of: the NAME of a schedule, the folder of a run, --figure1, --orders")
+    if options.name is None and options.order:
+        raise InputError(f"the order {options.order}: expected the NAME of a schedule that is made in it")
+    if options.name is not None and _means_a_folder(options.name):
+        return _run(options, options.name)
     defaults = _defaults_of(options.model) if options.model else _Defaults()
     format = _format(options, defaults)
-    plan = _plan(options, schedule, defaults, format)
-    if options.output:
-        _write(options.output, draw_svg(schedule, format, plan))
-    if options.json:
-        print(json.dumps(_table(schedule, plan, format)))
+    if options.figure1:
+        drawing = _figure1(options, defaults, format)
+    elif options.orders:
+        drawing = _orders(options, defaults, format)
     else:
-        columns = shutil.get_terminal_size(fallback=(100, 24)).columns
-        drawings = [draw_schedule(schedule, format)]
-        drawings += [draw_plan(plan, format, columns)] if plan else []
-        print("\n\n".join(drawings))
+        drawing = _schedule(options, find_schedule(str(options.name)), defaults, format)
+    if options.output:
+        _write(options.output, drawing.svg())
+    if options.json:
+        print(json.dumps(drawing.table()))
+    else:
+        print(drawing.text(shutil.get_terminal_size(fallback=(100, 24)).columns))
     return 0
 
 
 PLANNING = ("seconds", "fps", "order", "gaps", "height", "width", "model")  # options of a plan
 
 
-def _run(options: Options) -> int:
+def _means_a_folder(name: str) -> bool:
+    """True if a name cannot be a schedule's and there is such a file, or it has signs that no schedule has."""
+    try:
+        find_schedule(name)
+    except ScheduleError:
+        return Path(name).exists() or not set("/\\.").isdisjoint(name)
+    return False
+
+
+def _run(options: Options, folder: str) -> int:
     """Draws a run."""
     from longtake.pipeline import Run, draw_run, draw_run_svg, ramp
 
-    run = Run.open(Path(options.name))
+    run = Run.open(Path(folder))
     given = [name for name in PLANNING if getattr(options, name) is not None]
     if given:
-        raise InputError(f"--{given[0]} is for the plan of a schedule; {options.name} is a run, which has its own")
+        raise InputError(f"--{given[0]} is for the plan of a schedule; {folder} is a run, which has its own")
     if options.output:
         _write(options.output, draw_run_svg(run))
     if options.json:
@@ -131,6 +175,48 @@ def _run_table(run: Run) -> dict[str, Any]:
         "config": run.config.model_dump(mode="json"),
         "sections": sections,
     }
+
+
+def _schedule(options: Options, schedule: Schedule, defaults: _Defaults, format: Format) -> _Drawing:
+    plan = _plan(options, schedule, defaults, format)
+
+    def text(columns: int) -> str:
+        return "\n\n".join([draw_schedule(schedule, format), *([draw_plan(plan, format, columns)] if plan else [])])
+
+    return _Drawing(text, lambda: draw_svg(schedule, format, plan), lambda: _table(schedule, plan, format))
+
+
+def _figure1(options: Options, defaults: _Defaults, format: Format) -> _Drawing:
+    plans: dict[str, Plan] = {}
+    if options.seconds is not None or options.json:
+        drawn = {name: _plan(options, find_schedule(name), defaults, format) for name in PRESETS}
+        plans = {name: plan for name, plan in drawn.items() if plan}
+    return _Drawing(
+        lambda columns: draw_structures(format, plans, columns),
+        lambda: draw_structures_svg(format, plans),
+        lambda: {
+            "structures": [
+                {"name": name, "why": PRESETS[name].why} | _table(plan.schedule, plan, format)
+                for name, plan in plans.items()
+            ]
+        },
+    )
+
+
+def _orders(options: Options, defaults: _Defaults, format: Format) -> _Drawing:
+    g = parse(VANILLA).generated
+    plans = plan_each(_frames(options, 15.0, g, format), options.gaps or defaults.gaps, defaults.missing)
+    return _Drawing(
+        lambda columns: draw_orders(plans, format, columns),
+        lambda: draw_orders_svg(plans, format),
+        lambda: {
+            "orders": [
+                {"order": plan.order, "first_second_after": sections_until(plan, format)}
+                | _table(plan.schedule, plan, format)
+                for plan in plans
+            ]
+        },
+    )
 
 
 def _defaults_of(name: str) -> _Defaults:
@@ -172,9 +258,7 @@ def _side(name: str, pixels: int, unit: int) -> int:
 
 def _plan(options: Options, schedule: Schedule, defaults: _Defaults, format: Format) -> Plan | None:
     """The plan; none where nothing but the schedule was asked for and no order can serve it."""
-    seconds = 5.0 if options.seconds is None else options.seconds
-    if not 0 < seconds <= LONGEST:
-        raise InputError(f"a video of {seconds:g} s: expected more than 0 and at most {LONGEST:.0f}")
+    frames = _frames(options, 5.0, schedule.generated, format)
     try:
         order = options.order or default_order(schedule)
     except PlanError as error:
@@ -182,9 +266,15 @@ def _plan(options: Options, schedule: Schedule, defaults: _Defaults, format: For
             raise
         print(f"no plan: {error}", file=sys.stderr)
         return None
-    g = schedule.generated
-    frames = 1 + g * sections_for(seconds, format.fps, g, format.temporal_ratio)
     return make_plan(schedule, frames, order, options.gaps or defaults.gaps, defaults.missing)
+
+
+def _frames(options: Options, default: float, generated: int, format: Format) -> int:
+    """Latent frames of the planned video."""
+    seconds = default if options.seconds is None else options.seconds
+    if not 0 < seconds <= LONGEST:
+        raise InputError(f"a video of {seconds:g} s: expected more than 0 and at most {LONGEST:.0f}")
+    return 1 + generated * sections_for(seconds, format.fps, generated, format.temporal_ratio)
 
 
 def _table(schedule: Schedule, plan: Plan | None, format: Format) -> dict[str, Any]:

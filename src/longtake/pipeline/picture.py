@@ -9,8 +9,8 @@ from html import escape
 from longtake.errors import RunError
 from longtake.pipeline.curves import CURVES, Curve, Row, amount, explain_no_meters, rows_of, settings_of
 from longtake.pipeline.run import Run
-from longtake.plan.chart import MARGIN, WIDTH, Block, axis, text
-from longtake.plan.picture import sheet
+from longtake.plan.chart import axis
+from longtake.plan.sheet import MARGIN, WIDTH, Block, sheet, text
 
 __all__ = ["draw_run_svg"]
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from longtake.errors import InputError
 from longtake.plan import Gaps, Plan, default_order, make_plan, order_of, sections_for
-from longtake.schedule import parse
+from longtake.schedule import find_schedule, parse
 
 if TYPE_CHECKING:
     from longtake.backbones import BackboneSettings
@@ -135,9 +135,9 @@ def resolve(
         ScheduleError: the schedule's name cannot be read.
         PlanError: order, schedule and length do not go together.
     """
-    order = request.order or (default_order(parse(request.schedule)) if request.schedule else settings.order)
+    order = request.order or (default_order(find_schedule(request.schedule)) if request.schedule else settings.order)
     name = request.schedule or settings.schedules.get(order_of(order)) or settings.schedules[settings.order]
-    schedule = parse(name)
+    schedule = find_schedule(name)
     if request.codebook:
         schedule = replace(schedule, discrete=True)
     foreign = set(request.codebook) - {"*", *map(str, schedule.kernels)}

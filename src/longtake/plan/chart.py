@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
-from longtake.plan.draw import Format, Stage, walk
+from longtake.plan.draw import Format, Stage, ends, walk
 from longtake.plan.section import Look, Plan, Section
+from longtake.plan.sheet import MARGIN, WIDTH, Block, text
 from longtake.schedule import Kernel, Schedule
 
-__all__ = ["MARGIN", "WIDTH", "Block", "axis", "chart", "heading", "legend", "text"]
+__all__ = ["axis", "chart", "heading", "legend", "runs_of"]
 
-WIDTH, MARGIN = 1000, 40  # of the picture, in its own units
 STRIP, STRIP_END, POSITIONS, BARS, BARS_END = 104, 686, 756, 780, 912  # columns
 ROWS = 200  # that are drawn at most
 DETAIL = 4  # width from which a frame is drawn by itself
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A part of a picture, drawn from 0 downwards."""
-
-    marks: tuple[str, ...]
-    height: float
-
-
-def text(x: float, y: float, says: str, kind: str, size: float | None = None) -> str:
-    """Words at a place; `kind` names classes of the style."""
-    style = f' style="font-size: {size:.1f}px"' if size else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}"{style}>{says}</text>'
 
 
 def heading(plan: Plan, format: Format) -> Block:
@@ -93,6 +79,16 @@ def legend(schedule: Schedule, colors: dict[Kernel, str]) -> Block:
     return Block(tuple(marks), y + 22)
 
 
+def runs_of(numbers: Sequence[int]) -> list[range]:
+    """Rising numbers as runs of neighbors.
+
+    >>> runs_of([0, 4, 5, 6])
+    [range(0, 1), range(4, 7)]
+    """
+    starts = [i for i, n in enumerate(numbers) if not i or n != numbers[i - 1] + 1]
+    return [range(numbers[a], numbers[b - 1] + 1) for a, b in pairwise([*starts, len(numbers)])]
+
+
 def axis(seconds: float, height: float, left: float = STRIP, right: float = STRIP_END) -> Iterator[str]:
     """Lines behind a chart of that height at round times, and the times above it."""
     scale = (right - left) / seconds
@@ -128,13 +124,14 @@ def _strip(row: Stage, frames: int, colors: dict[Kernel, str], tall: float) -> I
     def grouped(numbers: tuple[int, ...], merged: int) -> list[range]:
         there = [f for f in numbers if 0 <= f < frames]  # others are zeros
         size = merged if merged * cell > DETAIL else len(numbers)
-        groups = [there[i : i + size] for i in range(0, len(there), size)]
-        return [range(group[0], group[-1] + 1) for group in groups]
+        return [run[i : i + size] for run in runs_of(there) for i in range(0, len(run), size)]
 
     finest_last = sorted((look for look in row.section.sees if not look.tail), key=lambda look: levels[look.kernel])
-    yield from bars(row.known, 'class="known"', 0.14)
-    tails = [range(look.frames[0], look.frames[-1] + 1) for look in row.section.sees if look.tail]
-    yield from bars(tails, 'class="tail"', 0.28)
+    known = (range(run.start, min(run.stop, frames)) for run in row.known if run.start < frames)
+    yield from bars(known, 'class="known"', 0.14)
+    for look in row.section.sees:
+        if look.tail:
+            yield from bars(grouped(look.frames, len(look.frames)), 'class="tail"', 0.28)
     for look in finest_last:
         yield from bars(grouped(look.frames, look.kernel.t), f'fill="{colors[look.kernel]}"', levels[look.kernel])
     yield from bars(grouped(row.section.frames, 1), 'class="made"', 1)
@@ -157,6 +154,6 @@ def _cost(section: Section, format: Format, colors: dict[Kernel, str], tall: flo
 def _labels(section: Section, format: Format, y: float) -> list[str]:
     return [
         text(STRIP - 22, y, str(section.index + 1), "small end"),
-        text(POSITIONS, y, f"{section.positions[0]}-{section.positions[-1]}", "sub small end"),
+        text(POSITIONS, y, ends(section.positions), "sub small end"),
         text(WIDTH - MARGIN, y, f"{section.context_tokens(*format.grid):,}", "small end"),
     ]

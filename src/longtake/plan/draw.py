@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from longtake.plan.section import Plan, Section
+from longtake.plan.sight import Known
 from longtake.schedule import Kernel, Schedule, Side, Span, Tail
 
-__all__ = ["Format", "Stage", "draw_plan", "draw_schedule", "walk"]
+__all__ = ["Format", "Stage", "axis", "draw_plan", "draw_schedule", "ends", "legend", "marks_of", "strip", "walk"]
 
 ROWS = 60  # sections that are drawn before some are left out
 BAR = 40  # columns of the longest bar
@@ -53,6 +55,14 @@ class Stage:
 
     section: Section
     known: tuple[range, ...]  # in time order
+
+    @classmethod
+    def of(cls, plan: Plan, index: int) -> Stage:
+        """The section that is made as number `index`, from 0."""
+        known = Known([0, *plan.given])
+        for section in plan.sections[:index]:
+            known.add(range(section.frames[0], section.frames[-1] + 1))
+        return cls(plan.sections[index], known.runs)
 
 
 def draw_schedule(schedule: Schedule, format: Format) -> str:
@@ -118,66 +128,75 @@ def draw_plan(plan: Plan, format: Format, columns: int = 100) -> str:
     """
     n, wide = len(plan.sections), max(9, 2 * len(str(plan.frames)) + 1)
     per_column = -(-plan.frames // max(20, columns - 26 - 2 * wide))
-    marks = _marks(plan.schedule)
+    marks = marks_of(plan.schedule)
     length = f"{plan.frames} frames, {format.images(plan.frames)} images, {format.seconds(plan.frames):.2f} s"
-    legend = "".join(f"{marks[kernel]} " for kernel in plan.schedule.kernels)
-    seen = f"{legend}seen through {', '.join(map(str, plan.schedule.kernels))}   " if legend else ""
-    tail = "t tail   " if {plan.schedule.left.tail, plan.schedule.right.tail} & {"ta", "tc"} else ""
-    scale = f"a column is {per_column} frame{'s' * (per_column > 1)}"
+    tail = {plan.schedule.left.tail, plan.schedule.right.tail} & {"ta", "tc"}
     lines = [
         f"order {plan.order}: {n} section{'s' * (n > 1)}, {length} at {format.fps:g} images/s",
-        f"# made   {seen}{tail}- known, not seen   {scale}",
-        f"  section  {'frames':<{wide}}  {'positions':<{wide}}  {'context':>9}  {_axis(plan.frames, per_column)}",
+        *legend(marks, per_column, columns, ["t tail"] * bool(tail)),
+        f"  section  {'frames':<{wide}}  {'positions':<{wide}}  {'context':>9}  {axis(plan.frames, per_column)}",
     ]
     for row in walk(plan, ROWS):
         if isinstance(row, Stage):
             section = row.section
-            made, at = (f"{x[0]}-{x[-1]}" for x in (section.frames, section.positions))
-            strip = _strip(row, plan.frames, per_column, marks)
+            made, at = ends(section.frames), ends(section.positions)
+            drawn = strip(row, plan.frames, per_column, marks)
             context = section.context_tokens(*format.grid)
-            lines.append(f"  {section.index + 1:>7}  {made:<{wide}}  {at:<{wide}}  {context:>9}  {strip}")
+            lines.append(f"  {section.index + 1:>7}  {made:<{wide}}  {at:<{wide}}  {context:>9}  {drawn}")
         else:
             lines.append(f"      ...  {row} sections are left out here")
     return "\n".join(lines)
 
 
+def legend(marks: dict[Kernel, str], per_column: int, columns: int, more: Sequence[str] = ()) -> list[str]:
+    """What the characters of a strip mean, in as many lines as it takes."""
+    finest_first = sorted(marks, key=lambda kernel: (_volume(kernel), kernel.t, kernel.h))
+    seen = " ".join(marks[kernel] for kernel in finest_first)
+    entries = ["# made", *([f"{seen} seen through {', '.join(map(str, finest_first))}"] if marks else []), *more]
+    lines = [""]
+    for entry in (*entries, "- known, not seen", f"a column is {per_column} frame{'s' * (per_column > 1)}"):
+        longer = f"{lines[-1]}   {entry}" if lines[-1] else entry
+        lines = [*lines[:-1], longer] if len(longer) <= columns else [*lines, entry]
+    return lines
+
+
 def walk(plan: Plan, most: int) -> Iterator[Stage | int]:
     """The sections of a plan, the middle of more than `most` left out: their number stands for them."""
-    n, known = len(plan.sections), (range(1),)
+    n, known = len(plan.sections), Known([0, *plan.given])
     out = range(most // 2, n - most // 2) if n > most else range(0)
     for section in plan.sections:
         if section.index not in out:
-            yield Stage(section, known)
+            yield Stage(section, known.runs)
         elif section.index == out.start:
             yield len(out)
-        known = _joined((*known, range(section.frames[0], section.frames[-1] + 1)))
+        known.add(range(section.frames[0], section.frames[-1] + 1))
 
 
-def _joined(runs: tuple[range, ...]) -> tuple[range, ...]:
-    """The same frames in time order, runs that touch made one."""
-    found: list[range] = []
-    for run in sorted(runs, key=lambda run: run.start):
-        if found and found[-1].stop == run.start:
-            found[-1] = range(found[-1].start, run.stop)
-        else:
-            found.append(run)
-    return tuple(found)
+def ends(numbers: tuple[int, ...]) -> str:
+    """The first and the last of some numbers in a row."""
+    first, last = numbers[0], numbers[-1]
+    return f"{first}-{last}" if first != last else f"{first}"
 
 
 def _through(kernel: Kernel) -> str:
     return f"through {kernel.t:>3} x{kernel.h:>3} x{kernel.w:>3}"
 
 
-def _marks(schedule: Schedule) -> dict[Kernel, str]:
+def marks_of(schedule: Schedule) -> dict[Kernel, str]:
     """A character for each kernel: its number where it has one of a single digit, else a letter."""
     letters = iter("abcdefghijklmnopqrsuvwxyz" * len(schedule.kernels))
     short = {kernel: str(kernel)[1:] for kernel in schedule.kernels}
     return {kernel: name if len(name) == 1 else next(letters) for kernel, name in short.items()}
 
 
-def _strip(row: Stage, frames: int, per_column: int, marks: dict[Kernel, str]) -> str:
-    """The video as a section finds it, a character a column: what is made over what is seen over what is known."""
+def strip(row: Stage, frames: int, per_column: int, marks: dict[Kernel, str]) -> str:
+    """The video as a section finds it, a character a column: what is seen over what is made over what is known.
+
+    A column of which most is made says so, and at least one does.
+    """
     columns = [" "] * -(-frames // per_column)
+    made = Counter(f // per_column for f in row.section.frames)
+    most = max(made, key=lambda column: made[column])
 
     def put(mark: str, numbers: Iterable[int]) -> None:
         for column in {f // per_column for f in numbers if 0 <= f < frames}:  # others are zeros
@@ -185,9 +204,12 @@ def _strip(row: Stage, frames: int, per_column: int, marks: dict[Kernel, str]) -
 
     for run in row.known:
         put("-", [*range(run.start, run.stop, per_column), run.stop - 1])
+    put("#", row.section.frames)
     for look in sorted(row.section.sees, key=lambda look: (not look.tail, -_volume(look.kernel))):
         put("t" if look.tail else marks[look.kernel], look.frames)
-    put("#", row.section.frames)
+    for column, count in made.items():
+        if column == most or 2 * count > per_column:
+            columns[column] = "#"
     return "".join(columns).rstrip()
 
 
@@ -195,7 +217,7 @@ def _volume(kernel: Kernel) -> int:
     return kernel.t * kernel.h * kernel.w
 
 
-def _axis(frames: int, per_column: int) -> str:
+def axis(frames: int, per_column: int) -> str:
     """Frame numbers above every tenth column, as far as there is room for them."""
     columns = -(-frames // per_column)
     ticks = [f"{column * per_column:<10}" for column in range(0, columns, 10)]

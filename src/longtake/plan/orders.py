@@ -14,7 +14,7 @@ from longtake.errors import PlanError
 from longtake.plan.positions import Gaps
 from longtake.plan.section import Plan, Section
 from longtake.plan.sight import Known, Missing, see
-from longtake.schedule import Schedule
+from longtake.schedule import Schedule, parse
 
 __all__ = [
     "BOTH_SIDES",
@@ -26,6 +26,7 @@ __all__ = [
     "find_order",
     "make_plan",
     "order_of",
+    "plan_each",
     "sections_for",
 ]
 
@@ -72,6 +73,8 @@ class Order:
     places: Callable[[int, tuple[int, ...]], Iterable[int]]
     serves: Callable[[Schedule], bool]
     needs: str
+    example: str  # a schedule that it serves
+    says: str  # what it is good for, and what it costs
     spacing: tuple[int, ...] = ()  # of endpoints, in sections, coarse to fine; empty: the order has no such choice
 
 
@@ -80,21 +83,38 @@ def _right(schedule: Schedule) -> bool:
     return bool(schedule.right.near) != bool(schedule.right.far)
 
 
-_BOTH = f"history on the left of g and an endpoint on the right, such as {BOTH_SIDES}"
+_BOTH = "history on the left of g and an endpoint on the right"
 
 ORDERS: dict[str, Order] = {  # an order asks more of a schedule than those above it
     "vanilla": Order(
         vanilla,
         lambda s: not s.right.near,
-        "history next to g on the left only, such as td_f16k4f2k2f1k1_g9",
+        "history next to g on the left only",
+        VANILLA,
+        "In time order. It streams, and its length is open; but nothing holds it, and errors add up.",
     ),
     "inverted": Order(
         inverted,
         lambda s: _right(s) and s.left.far_frames <= 1,
-        "history on the right of g and at most one anchor on the left, such as f1k1_x_g9_f1k1f2k2f16k4_td",
+        "history on the right of g and at most one anchor on the left",
+        INVERTED,
+        "From the end to the start. A real picture holds each section; all is made before any is watched.",
     ),
-    "planned": Order(planned, lambda s: _right(s) and bool(s.left.near), _BOTH, spacing=(3,)),
-    "anti_drifting": Order(anti_drifting, lambda s: _right(s) and bool(s.left.near), _BOTH),
+    "planned": Order(
+        planned,
+        lambda s: _right(s) and bool(s.left.near),
+        _BOTH,
+        BOTH_SIDES,
+        "Endpoints first, then what lies between. Errors add up from endpoint to endpoint: a short chain.",
+        spacing=(3,),
+    ),
+    "anti_drifting": Order(
+        anti_drifting,
+        lambda s: _right(s) and bool(s.left.near),
+        _BOTH,
+        BOTH_SIDES,
+        "The beginning, the ending, then what lies between, held by the ending as far as that is near.",
+    ),
 }
 
 
@@ -144,7 +164,7 @@ def default_order(schedule: Schedule) -> str:
     for name, order in reversed(ORDERS.items()):
         if order.serves(schedule):
             return name
-    needs = "; ".join(f"{name} needs {order.needs}" for name, order in ORDERS.items())
+    needs = "; ".join(f"{name} needs {row.needs}, such as {row.example}" for name, row in ORDERS.items())
     raise PlanError(f"no order can serve the schedule {schedule}: {needs}")
 
 
@@ -177,7 +197,8 @@ def make_plan(
     if not row.serves(schedule):
         others = [name for name, o in ORDERS.items() if o.serves(schedule)]
         hint = f"; this schedule can be made in the order {' or '.join(others)}" if others else ""
-        raise PlanError(f"the order {order} cannot serve the schedule {schedule}: it needs {row.needs}{hint}")
+        needs = f"it needs {row.needs}, such as {row.example}"
+        raise PlanError(f"the order {order} cannot serve the schedule {schedule}: {needs}{hint}")
     if frames < 2:
         raise PlanError(f"{frames} latent frames cannot be made: a video has the start image's and at least one more")
     stray = [f for f in given if not 0 < f <= frames]
@@ -191,7 +212,16 @@ def make_plan(
         made = range(1 + g * place, min(frames, 1 + g * (place + 1)))
         sections.append(see(len(sections), made, places, schedule, known, gaps, missing))
         known.add(made)
-    return Plan(schedule, order, frames, tuple(sections))
+    return Plan(schedule, order, frames, tuple(sections), tuple(sorted(given)))
+
+
+def plan_each(frames: int, gaps: Gaps = "clamped", missing: Missing = "absent") -> tuple[Plan, ...]:
+    """The same video in each order, with the schedule that is the order's example.
+
+    >>> [plan.sections[0].frames[0] for plan in plan_each(frames=109)]
+    [1, 100, 19, 1]
+    """
+    return tuple(make_plan(parse(row.example), frames, name, gaps, missing) for name, row in ORDERS.items())
 
 
 def sections_for(seconds: float, fps: float, generated: int, temporal_ratio: int = 4) -> int:

@@ -58,3 +58,4 @@ class Plan:
     order: str
     frames: int  # of the whole video, the start frame included
     sections: tuple[Section, ...]
+    given: tuple[int, ...] = ()  # frames that are known before the first section, beside the start frame

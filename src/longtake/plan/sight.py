@@ -19,8 +19,8 @@ class Known:
     """The numbers of frames that are known, as runs of neighbors.
 
     >>> known = Known([0, 9, 1])
-    >>> known.before(9), known.after(4), 5 in known
-    (range(0, 2), range(9, 10), False)
+    >>> known.before(9), known.after(4), known.runs
+    (range(0, 2), range(9, 10), (range(0, 2), range(9, 10)))
     """
 
     def __init__(self, frames: Iterable[int] = ()) -> None:
@@ -28,9 +28,10 @@ class Known:
         for frame in frames:
             self.add(range(frame, frame + 1))
 
-    def __contains__(self, frame: int) -> bool:
-        at = bisect(self._runs, frame, key=lambda run: run.start)
-        return at > 0 and frame in self._runs[at - 1]
+    @property
+    def runs(self) -> tuple[range, ...]:
+        """All known frames, as runs of neighbors in time order."""
+        return tuple(self._runs)
 
     def add(self, frames: range) -> None:
         """Frames that have become known; some of them may have been known before."""
@@ -95,10 +96,11 @@ def see(
 
 
 def _anchors(spans: tuple[Span, ...], known: Known, stop: int) -> list[Look]:
-    """The first frames of the video, at their own numbers; those that are not known yet are left out."""
+    """The first frames of the video, at their own numbers, as far as they are known without a gap."""
     looks, first = [], 0
+    stop = min(stop, known.after(0).stop)
     for span in spans:
-        frames = tuple(f for f in range(first, min(stop, first + span.frames)) if f in known)
+        frames = tuple(range(first, min(stop, first + span.frames)))
         first += span.frames
         if frames:
             looks.append(Look(frames, span.kernel, frames))
