@@ -167,6 +167,26 @@ def test_clean_history_is_not_noisy_history(transformer, patchify):
     assert difference(same, clean) > 1e-3
 
 
+def leveled(levels, frames=20):
+    """The same frames, told to be at these noise levels, one a sample."""
+    known = History()
+    sigma = levels[:, None].expand(-1, frames)
+    known.remember(range(frames), history().read(range(frames)), sigma=sigma)
+    return known
+
+
+def test_history_told_its_own_level_is_told_clean_at_0_and_the_same_at_the_sections(transformer, patchify):
+    x, sigma, text = inputs()
+    seams, axes = install_seams(transformer, SEAMS), rope_axes(transformer)
+    with torch.no_grad():
+        for time, levels in (("clean", torch.zeros(2)), ("same", sigma)):
+            expected = velocity(transformer, seams, x, sigma, text, pack(FULL, history(), patchify, axes), time)
+            told = velocity(transformer, seams, x, sigma, text, pack(FULL, leveled(levels), patchify, axes), "noisy")
+            assert difference(told, expected) < 1e-5  # one time for all tokens and one by token: other shapes of sums
+        half = velocity(transformer, seams, x, sigma, text, pack(FULL, leveled(sigma / 2), patchify, axes), "noisy")
+    assert difference(half, expected) > 1e-3
+
+
 def test_one_history_serves_a_batch(transformer, patchify):
     """Guidance asks twice with one history; a history of one broadcasts."""
     x, sigma, text = inputs()

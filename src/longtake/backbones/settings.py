@@ -27,7 +27,7 @@ class BackboneSettings(BaseModel):
     order: str = "vanilla"  # the one to use if none is asked for
     gaps: Gaps = "clamped"
     missing: Literal["absent", "zeros"] = "absent"
-    history_time: Literal["same", "clean"] = "same"  # the noise level that history tokens are told
+    history_time: Literal["same", "clean", "noisy"] = "same"  # the noise level that history tokens are told
     steps: int = Field(default=30, gt=0)
     solver: Literal["euler", "unipc"] = "euler"
     shift: float = Field(default=5.0, gt=0)

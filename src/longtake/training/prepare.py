@@ -11,7 +11,6 @@ from torch import nn
 from longtake.backbones import Backbone, BackboneSettings, Codec, PromptEncoder, find_model, load_backbone, load_codec
 from longtake.backbones.architecture import new_codec, new_text_encoder, new_tokenizer, new_transformer
 from longtake.errors import ConfigError
-from longtake.schedule import parse
 from longtake.toybox import VOCABULARY
 from longtake.training.cache import Tracks, encode_tracks, fingerprint, load_tracks, save_tracks
 from longtake.training.clips import Clips, open_clips
@@ -65,10 +64,9 @@ def prepare(
     if codec is not None:
         fresh = load_codec(find_model(codec) / "vae", device=device, dtype=dtype)
         backbone = replace(backbone, codec=fresh, codebooks={})
-    generated = parse(next(iter(config.schedules.values()))).generated
 
     def encode(source: Clips, mirror: bool) -> Tracks:
-        return encode_tracks(backbone.codec, source, config.starts, generated, place, dtype, mirror)
+        return encode_tracks(backbone.codec, source, config.starts, config.generated, place, dtype, mirror)
 
     def kept(name: str, source: Clips, mirror: bool) -> Tracks:
         if cache is None:
