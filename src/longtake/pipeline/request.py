@@ -34,6 +34,12 @@ class Request(BaseModel):
     gaps: Gaps | None = None
     codebook: dict[str, Annotated[int, Field(gt=0)]] = {}  # words that history is rounded to (+D), by kernel or "*"
     discretize_images: bool = False  # with +D: round the user's own images, too
+    importance: Literal["time", "similarity", "hybrid"] = (
+        "time"  # of frames: the finest kernels read the most important
+    )
+    importance_time: float = Field(default=1.0, ge=0)  # with hybrid: lambda_time, what nearness in time counts
+    importance_estimate: Literal["nearest", "first_step"] = "nearest"  # what stands for the next section
+    importance_compare: Literal["first", "best", "mean"] = "best"  # which of its frames a known one is compared with
     steps: int | None = Field(default=None, ge=1, le=1000)
     solver: Literal["euler", "unipc"] | None = None
     guidance: float | None = Field(default=None, ge=1.0, le=100.0)
@@ -71,6 +77,10 @@ class Config(BaseModel):
     gaps: Gaps
     codebook: dict[str, int] = {}
     discretize_images: bool = False
+    importance: Literal["time", "similarity", "hybrid"] = "time"
+    importance_time: float = 1.0
+    importance_estimate: Literal["nearest", "first_step"] = "nearest"
+    importance_compare: Literal["first", "best", "mean"] = "best"
     missing: Literal["absent", "zeros"]
     frames: int
     temporal_ratio: int
@@ -157,6 +167,10 @@ def resolve(
         gaps=request.gaps or settings.gaps,
         codebook=request.codebook or ({"*": settings.codebook} if schedule.discrete else {}),
         discretize_images=request.discretize_images,
+        importance=request.importance,
+        importance_time=request.importance_time,
+        importance_estimate=request.importance_estimate,
+        importance_compare=request.importance_compare,
         missing=settings.missing,
         frames=1 + schedule.generated * sections,
         temporal_ratio=temporal_ratio,

@@ -191,7 +191,7 @@ def make_plan(
         made = range(1 + g * place, min(frames, 1 + g * (place + 1)))
         sections.append(see(len(sections), made, places, schedule, known, gaps, missing))
         known.add(made)
-    return Plan(schedule, order, frames, tuple(sections))
+    return Plan(schedule, order, frames, tuple(sections), gaps=gaps)
 
 
 def sections_for(seconds: float, fps: float, generated: int, temporal_ratio: int = 4) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from longtake.plan.positions import Gaps
 from longtake.schedule import Kernel, Schedule
 
 __all__ = ["Look", "Plan", "Section"]
@@ -58,3 +59,4 @@ class Plan:
     order: str
     frames: int  # of the whole video, the start frame included
     sections: tuple[Section, ...]
+    gaps: Gaps = "clamped"
