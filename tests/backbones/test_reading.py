@@ -1,14 +1,19 @@
+from dataclasses import replace
+
 import pytest
 import torch
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
 from longtake.backbones import load_backbone
-from longtake.backbones.reading import Reading, read
+from longtake.backbones.reading import Draft, Reading, read
 from longtake.backbones.rollout import roll_out
+from longtake.errors import ModelError
 from longtake.flow import noise
 from longtake.packing import History, Importance, pack, rank
 from longtake.plan import make_plan
-from longtake.schedule import parse
+from longtake.schedule import Kernel, parse
 
+K1 = Kernel(1, 2, 2)
 SCHEDULE = parse("td_f1k1_x_f4k4f2k2f1k1_g3")
 PLAN = make_plan(SCHEDULE, 16)
 
@@ -31,13 +36,18 @@ def reading_by(by, **more):
     return Reading(Importance(by, **more))
 
 
-def packed(backbone, history, reading, section=PLAN.sections[4]):
+def context(backbone, history, reading, section=PLAN.sections[4], seed=0):
     x = noise((1, 4, 3, 4, 6), seed=0, section=4)
     text = backbone.prompts.encode(["a red ball"])
     known = History()
     frames = [f for f in sorted(history.known) if f < section.frames[0]]
     known.remember(frames, history.read(frames))
-    return read(backbone, PLAN, section, known, reading, x, text)
+    known.remember([0], history.read([0]), exact=True)
+    return read(backbone, PLAN, section, known, reading, Draft(x, text, [seed]))
+
+
+def packed(backbone, history, reading):
+    return context(backbone, history, reading).packed
 
 
 def tokens_of(backbone, history, section):
@@ -107,3 +117,74 @@ def test_videos_made_side_by_side_rank_their_own_history(backbone):
 def test_a_roll_out_by_time_is_the_one_without_a_reading(backbone):
     assert torch.equal(rolled(backbone, reading_by("time")), rolled(backbone, None))
     assert not torch.equal(rolled(backbone, reading_by("similarity")), rolled(backbone, None))
+
+
+# Noise and guidance
+
+
+def test_noise_in_history_is_told_and_spares_the_start_image(backbone, history):
+    clean, noisy = (context(backbone, history, Reading(sigma=sigma)).packed for sigma in (0.0, 0.4))
+    start, rest = slice(0, 6), slice(6, None)  # the anchor is the first look
+    assert torch.equal(noisy.tokens[:, start], clean.tokens[:, start])
+    assert torch.equal(noisy.sigma[:, start], torch.zeros(1, 6))
+    torch.testing.assert_close(noisy.sigma[:, rest], torch.full_like(noisy.sigma[:, rest], 0.4))
+    assert not torch.equal(noisy.tokens[:, rest], clean.tokens[:, rest])
+    assert torch.equal(clean.sigma, torch.zeros_like(clean.sigma))
+
+
+def test_noise_in_history_belongs_to_seed_and_section(backbone, history):
+    def tokens(seed, section):
+        return context(backbone, history, Reading(sigma=1.0), PLAN.sections[section], seed).packed.tokens
+
+    assert torch.equal(tokens(0, 4), tokens(0, 4))
+    assert not torch.equal(tokens(0, 4), tokens(1, 4))
+    assert not torch.equal(tokens(0, 4)[:, -6:], tokens(0, 3)[:, -6:])
+
+
+def test_noise_in_history_is_not_that_of_the_section(backbone, history):
+    """Pure noise in the place of the nearest frame, packed, against the section's own noise through the same kernel."""
+    tokens = context(backbone, history, Reading(sigma=1.0)).packed.tokens[:, -6:]
+    own = noise((1, 4, 3, 4, 6), seed=0, section=4)
+    with torch.no_grad():
+        assert all(not torch.allclose(tokens, backbone.patchify(own[:, :, f : f + 1], K1)) for f in range(3))
+
+
+@pytest.mark.parametrize(("without", "told"), [("drop", 1.0), (1.0, 1.0), (0.5, 0.5)])
+def test_history_guidance_leads_away_from_noise_or_nothing(backbone, history, without, told):
+    found = context(backbone, history, Reading(guidance=1.5, without=without))
+    assert torch.equal(found.packed.tokens, packed(backbone, history, Reading()).tokens)
+    assert torch.equal(found.without.tokens[:, :6], found.packed.tokens[:, :6])
+    torch.testing.assert_close(found.without.sigma[:, 6:], torch.full_like(found.without.sigma[:, 6:], told))
+    nothing = backbone.patchify.proj["k1h2w2"].bias.expand(1, 6, -1)
+    assert torch.allclose(found.without.tokens[:, -6:], nothing, atol=1e-6) == (without == "drop")
+
+
+def test_where_only_the_start_image_is_seen_nothing_is_noised_or_guided(backbone, history):
+    found = context(backbone, history, Reading(sigma=0.5, guidance=2.0), PLAN.sections[0])
+    assert found.without is None
+    assert torch.equal(found.packed.sigma, torch.zeros_like(found.packed.sigma))
+
+
+def test_roll_outs_read_history_as_the_model_wants_it(backbone):
+    told = {"history_sigma": 0.3, "history_guidance": 1.5, "history_without": 0.8}
+    noisy = replace(backbone, settings=backbone.settings.model_copy(update=told))
+    reading = Reading(sigma=0.3, guidance=1.5, without=0.8)
+    assert torch.equal(rolled(noisy, None), rolled(backbone, reading))
+    assert not torch.equal(rolled(backbone, reading), rolled(backbone, None))
+
+
+def test_history_guidance_is_what_it_says(backbone):
+    """Twice as far from nothing is twice the difference that history makes: one step of Euler is linear in it."""
+    section_1, one, two, three = slice(4, 7), *(rolled(backbone, Reading(guidance=g), steps=1) for g in (1.0, 2.0, 3.0))
+    once, twice = ((b - a)[:, :, section_1] for a, b in ((one, two), (one, three)))
+    assert once.abs().max() > 1e-3
+    torch.testing.assert_close(twice, 2 * once, atol=1e-4, rtol=1e-4)
+
+
+def test_a_causal_model_refuses_processors_that_do_not_know_it(tiny_backbone_folder):
+    backbone = load_backbone(tiny_backbone_folder)
+    causal = backbone.settings.model_copy(update={"attention": "causal"})
+    assert replace(backbone, settings=causal).settings.attention == "causal"
+    backbone.transformer.blocks[0].attn1.set_processor(WanAttnProcessor())
+    with pytest.raises(ModelError, match="causal"):
+        replace(backbone, settings=causal)

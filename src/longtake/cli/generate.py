@@ -53,6 +53,12 @@ class Options:
     """What stands for what comes next: the nearest known frame, or the model's own first step (one pass more)."""
     importance_compare: Literal["first", "best", "mean"] | None = None
     """Which of its frames count when a known frame is compared with it."""
+    history_sigma: float | None = None
+    """Noise mixed into made frames before they are seen: less is remembered, errors too."""
+    history_guidance: float | None = None
+    """How far to lead away from what would come without history; 1 is none and half the work."""
+    history_without: float | Literal["drop"] | None = None
+    """What stands for no history: a level of noise up to 1, or drop, which is zeros."""
     num_inference_steps: Annotated[int | None, tyro.conf.arg(aliases=["--steps"])] = None
     """Steps of each section."""
     solver: Literal["euler", "unipc"] | None = None
@@ -83,7 +89,8 @@ class Options:
 
 FIELDS = (
     "image", "prompt", "seconds", "model", "order", "schedule", "gaps", "codebook", "importance", "importance_time",
-    "importance_estimate", "importance_compare", "solver", "guidance", "negative_prompt", "seed", "height", "width",
+    "importance_estimate", "importance_compare", "history_sigma",
+    "history_guidance", "history_without", "solver", "guidance", "negative_prompt", "seed", "height", "width",
     "scale", "crf",
 )  # fmt: skip
 

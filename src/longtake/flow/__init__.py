@@ -1,6 +1,6 @@
 """From noise to a sample: noise levels, solvers, guidance, and what training matches."""
 
-from longtake.flow.guidance import guide
+from longtake.flow.guidance import guide, guide_history
 from longtake.flow.matching import denoise, draw_sigmas, interpolate, target_velocity
 from longtake.flow.noise import noise
 from longtake.flow.sigmas import FRAMEPACK_SHIFT, LinearShift, shift_for, sigmas
@@ -16,6 +16,7 @@ __all__ = [
     "draw_sigmas",
     "euler",
     "guide",
+    "guide_history",
     "interpolate",
     "noise",
     "shift_for",

@@ -32,7 +32,7 @@ class History:
     def __init__(
         self, missing: Literal["absent", "zeros"] = "absent", discretization: Discretization | None = None
     ) -> None:
-        self.missing = missing
+        self.missing: Literal["absent", "zeros"] = missing
         self.discretization = discretization
         self._frames: dict[int, Tensor] = {}
         self._exact: set[int] = set()
@@ -42,6 +42,17 @@ class History:
     def known(self) -> frozenset[int]:
         """The numbers of the frames that are known."""
         return frozenset(self._frames)
+
+    @property
+    def exact(self) -> frozenset[int]:
+        """Those of them that are real images."""
+        return frozenset(self._exact & self._frames.keys())
+
+    def copy(self) -> History:
+        """A history of the same frames that can be changed by itself."""
+        other = History(self.missing, self.discretization)
+        other._frames, other._exact, other._sigmas = dict(self._frames), set(self._exact), dict(self._sigmas)
+        return other
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

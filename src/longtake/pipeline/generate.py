@@ -14,11 +14,11 @@ from torch import Tensor
 
 from longtake.backbones import Backbone, load_backbone
 from longtake.backbones.pixels import to_pixels
-from longtake.backbones.reading import Reading, read
+from longtake.backbones.reading import Context, Draft, Reading, read
 from longtake.errors import ModelError, NumericsError, OutputError
-from longtake.flow import SOLVERS, guide, noise, sigmas
+from longtake.flow import SOLVERS, guide, guide_history, noise, sigmas
 from longtake.media import fit, load_image, write_video
-from longtake.packing import History, Importance, Packed
+from longtake.packing import History, Importance
 from longtake.pipeline.decoding import Decoded, decoder_for
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
 from longtake.pipeline.meter import Meter, measure
@@ -144,7 +144,8 @@ def _hinted(run: Run) -> Iterator[None]:
 
 def _reading(config: Config) -> Reading:
     c = config
-    return Reading(Importance(c.importance, c.importance_time, c.importance_estimate, c.importance_compare))
+    importance = Importance(c.importance, c.importance_time, c.importance_estimate, c.importance_compare)
+    return Reading(importance, c.history_sigma, c.history_guidance, c.history_without)
 
 
 def _solve(
@@ -153,9 +154,10 @@ def _solve(
     """The latents of one section, with a `Step` for each step; returns them."""
     config = run.config
     _, c, h, w = history.shape
-    x = noise((1, c, len(section.frames), h, w), config.seed_of(section.index), section.index, backbone.device)
-    packed = read(backbone, plan, section, history, _reading(config), x, text[0])
-    velocity = _velocity(run, backbone, text, packed)
+    seed = config.seed_of(section.index)
+    x = noise((1, c, len(section.frames), h, w), seed, section.index, backbone.device)
+    context = read(backbone, plan, section, history, _reading(config), Draft(x, text[0], [seed]))
+    velocity = _velocity(run, backbone, text, context)
     for number, x in enumerate(SOLVERS[config.solver](velocity, x, sigmas(config.steps, config.shift)), start=1):
         yield Step(section, number, x)
     if not torch.isfinite(x).all():
@@ -167,15 +169,19 @@ def _solve(
     return x
 
 
-def _velocity(run: Run, backbone: Backbone, text: tuple[Tensor, Tensor | None], packed: Packed) -> Velocity:
+def _velocity(run: Run, backbone: Backbone, text: tuple[Tensor, Tensor | None], context: Context) -> Velocity:
     positive, negative = text
 
     def velocity(x: Float[Tensor, "1 c t h w"], sigma: Tensor | float) -> Float[Tensor, "1 c t h w"]:
         level = torch.full((1,), float(sigma), device=x.device)
-        v = backbone.velocity(x, level, positive, packed)
-        if negative is None:
-            return v
-        return guide(v, backbone.velocity(x, level, negative, packed), run.config.guidance, run.config.guidance_rescale)
+        v = guided = backbone.velocity(x, level, positive, context.packed)
+        if negative is not None:
+            other = backbone.velocity(x, level, negative, context.packed)
+            guided = guide(v, other, run.config.guidance, run.config.guidance_rescale)
+        if context.without is None:
+            return guided
+        unseen = backbone.velocity(x, level, positive, context.without)
+        return guide_history(guided, v, unseen, run.config.history_guidance)
 
     return velocity
 

@@ -10,6 +10,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from longtake.backbones.architecture import CodecShape, TextShape, TransformerShape
+from longtake.backbones.settings import Without
 from longtake.errors import ConfigError, ScheduleError
 from longtake.plan import BOTH_SIDES, INVERTED, Gaps
 from longtake.schedule import parse
@@ -173,6 +174,21 @@ class DiscreteConfig(Config):
     vectors: int = 1 << 19  # latent pixels that words are made from
 
 
+class UseConfig(Config):
+    """How the model reads history once it is trained, kept in its longtake.json; "model": as it does already."""
+
+    history_time: Literal["model", "same", "clean", "noisy"] = "model"  # in training, too
+    attention: Literal["model", "full", "causal"] = "model"  # in training, too
+    history_sigma: Share | Literal["model"] = "model"
+    history_guidance: Annotated[float, Field(ge=1)] | Literal["model"] = "model"
+    history_without: Without | Literal["model"] = "model"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is not left to the model."""
+        return {name: value for name, value in self.model_dump().items() if value != "model"}
+
+
 class SectionConfig(StageLimits):
     """Stages `base` (no history: a plain video model) and `pack` (a next-frame-section model)."""
 
@@ -201,6 +217,7 @@ class SectionConfig(StageLimits):
     second_share: float = 0.15
     starts: tuple[int, ...] = (0, 72, 144)  # images of a clip at which an encoding of it begins
     mirror: bool = True  # train on every clip and on its mirror image
+    use: UseConfig = UseConfig()
     corruption: CorruptionConfig = CorruptionConfig()
     discrete: DiscreteConfig = DiscreteConfig()
     shift: float = 3.0
@@ -240,6 +257,19 @@ TINY_TRANSFORMER = TransformerShape(layers=2, heads=2, head_size=16, feedforward
 TINY_TEXT = TextShape(width=32, layers=1, heads=2, feedforward=64)
 TINY_LOOP = LoopConfig(steps=20, warmup=1, log_every=1, evaluate_every=1_000)
 
+PACK_LOOP = LoopConfig(steps=12_000, seconds=900)
+TRUE = CorruptionConfig(noise=0.0, noisy_share=0.0)
+ANY_NOISE = CorruptionConfig(noise=1.0, noisy_share=1.0)
+
+
+def _baseline(schedule: str, corruption: CorruptionConfig = TRUE, use: UseConfig = UseConfig()) -> SectionConfig:  # noqa: B008
+    """A method that FramePack is compared with: made forward, with a schedule and a history of its own."""
+    return SectionConfig(
+        schedules={"vanilla": schedule}, shares={"vanilla": 1.0}, key_share=0.0, loop=PACK_LOOP,
+        discrete=DiscreteConfig(share=0.0), corruption=corruption, use=use,
+    )  # fmt: skip
+
+
 PRESETS: dict[str, CodecConfig | SectionConfig] = {
     "codec/embedded": CodecConfig(loop=LoopConfig(steps=6_000, seconds=270, hold=0.4, evaluate_every=1_500)),
     "codec/tiny": CodecConfig(
@@ -251,11 +281,28 @@ PRESETS: dict[str, CodecConfig | SectionConfig] = {
         stage="base", shape=TINY_TRANSFORMER, text=TINY_TEXT, loop=TINY_LOOP, batch=2, held_out_clips=2,
         sample_clips=1, starts=(0,), dtype="float32", compile=False,
     ),
-    "pack/embedded": SectionConfig(loop=LoopConfig(steps=12_000, seconds=900)),
+    "pack/embedded": SectionConfig(loop=PACK_LOOP),
     "pack/tiny": SectionConfig(
         shape=TINY_TRANSFORMER, text=TINY_TEXT, loop=TINY_LOOP, batch=2, held_out_clips=2,
         sample_clips=1, starts=(0,), dtype="float32", compile=False,
         discrete=DiscreteConfig(sizes=(1, 8), vectors=4096),
+    ),
+    "pack/corrupted": SectionConfig(
+        loop=PACK_LOOP,
+        corruption=CorruptionConfig(
+            downsample=DownsampleConfig(share=0.1), channels=ChannelConfig(share=0.1),
+            resample=ResampleConfig(share=0.1), recycle=RecycleConfig(share=0.3), prefix=PrefixConfig(share=0.15),
+        ),
+    ),
+    # The paper's Table 2. Half of the context is history: nine frames, as many as are made (paper, section 4).
+    "pack/repeated-i2v": _baseline("f1k1_g9"),
+    "pack/anchor-frame": _baseline("f1k1_x_f8k1_g9"),
+    "pack/causal": _baseline("f9k1_g9", use=UseConfig(attention="causal", history_time="clean")),
+    "pack/noisy-history": _baseline("f9k1_g9", ANY_NOISE, UseConfig(history_time="noisy", history_sigma=0.1)),
+    "pack/history-guidance": _baseline(
+        "f9k1_g9",
+        CorruptionConfig(noise=1.0, noisy_share=0.5),
+        UseConfig(history_time="noisy", history_guidance=1.5, history_without=1.0),
     ),
 }  # fmt: skip
 
