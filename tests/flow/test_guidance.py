@@ -2,7 +2,7 @@ import pytest
 import torch
 from diffusers.guiders import ClassifierFreeGuidance
 
-from longtake.flow import guide
+from longtake.flow import guide, guide_history
 
 C = torch.randn(2, 16, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 U = torch.randn(2, 16, 3, 4, 5, generator=torch.Generator().manual_seed(1))
@@ -24,3 +24,13 @@ def test_scale_one_is_the_conditional_velocity():
 def test_full_rescale_keeps_the_spread_of_the_conditional_velocity():
     guided = guide(C, U, 7.0, rescale=1.0)
     torch.testing.assert_close(guided.std((1, 2, 3, 4)), C.std((1, 2, 3, 4)))
+
+
+def test_history_guidance_alone_is_classifier_free_guidance_by_history():
+    seen, unseen = (torch.randn(2, 4, generator=torch.Generator().manual_seed(seed)) for seed in (5, 6))
+    torch.testing.assert_close(guide_history(seen, seen, unseen, 1.7), guide(seen, unseen, 1.7))
+
+
+def test_history_guidance_of_1_leaves_what_the_prompt_guides():
+    guided, seen, unseen = (torch.randn(2, 4, generator=torch.Generator().manual_seed(seed)) for seed in (5, 6, 7))
+    assert torch.equal(guide_history(guided, seen, unseen, 1.0), guided)

@@ -167,6 +167,88 @@ def test_clean_history_is_not_noisy_history(transformer, patchify):
     assert difference(same, clean) > 1e-3
 
 
+def leveled(levels, frames=20):
+    """The same frames, told to be at these noise levels, one a sample."""
+    known = History()
+    sigma = levels[:, None].expand(-1, frames)
+    known.remember(range(frames), history().read(range(frames)), sigma=sigma)
+    return known
+
+
+def test_history_told_its_own_level_is_told_clean_at_0_and_the_same_at_the_sections(transformer, patchify):
+    x, sigma, text = inputs()
+    seams, axes = install_seams(transformer, SEAMS), rope_axes(transformer)
+    with torch.no_grad():
+        for time, levels in (("clean", torch.zeros(2)), ("same", sigma)):
+            expected = velocity(transformer, seams, x, sigma, text, pack(FULL, history(), patchify, axes), time)
+            told = velocity(transformer, seams, x, sigma, text, pack(FULL, leveled(levels), patchify, axes), "noisy")
+            assert difference(told, expected) < 1e-5  # one time for all tokens and one by token: other shapes of sums
+        half = velocity(transformer, seams, x, sigma, text, pack(FULL, leveled(sigma / 2), patchify, axes), "noisy")
+    assert difference(half, expected) > 1e-3
+
+
+def causal(transformer, patchify):
+    """Its seams, rotated whole tensors that know them, and a packed history."""
+    seams = install_seams(transformer, SEAMS)
+    rotate_whole_tensors(transformer, seams)
+    return seams, pack(FULL, history(), patchify, rope_axes(transformer))
+
+
+class Masked(WanAttnProcessor):
+    """diffusers' own attention under a mask."""
+
+    def __init__(self, mask):
+        super().__init__()
+        self.mask = mask
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None):
+        mask = self.mask if encoder_hidden_states is None else None
+        return super().__call__(attn, hidden_states, encoder_hidden_states, mask, rotary_emb)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_causal_attention_is_full_attention_under_a_mask(transformer, patchify, fused):
+    x, sigma, text = inputs()
+    if fused:
+        for block in transformer.blocks:
+            block.attn1.fuse_projections()
+    with torch.no_grad():
+        seams, packed = causal(transformer, patchify)
+        ours = velocity(transformer, seams, x, sigma, text, packed, attention="causal")
+        full = velocity(transformer, seams, x, sigma, text, packed)
+        n = packed.tokens.shape[1]
+        mask = torch.ones(n + len(packed.target_cos), n + len(packed.target_cos), dtype=torch.bool)
+        mask[:n, n:] = False
+        for block in transformer.blocks:
+            block.attn1.set_processor(Masked(mask[None, None]))
+        theirs = velocity(transformer, seams, x, sigma, text, packed)
+    assert difference(ours, theirs) < 1e-5  # softmax over the tokens that are seen, or over all with zeros
+    assert difference(ours, full) > 1e-3
+
+
+def test_causal_history_is_the_same_whatever_is_made_of_it(transformer, patchify):
+    x, sigma, text = inputs()
+    seen = []
+    transformer.blocks[-1].register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.no_grad():
+        seams, packed = causal(transformer, patchify)
+        for noisy, level in ((x, sigma), (-x, sigma / 2)):
+            for attention in ("causal", "full"):
+                velocity(transformer, seams, noisy, level, text, packed, "clean", attention)
+    history_of = [tokens[:, : packed.tokens.shape[1]] for tokens in seen]
+    assert difference(history_of[0], history_of[2]) == 0.0
+    assert difference(history_of[1], history_of[3]) > 1e-3
+
+
+def test_causal_attention_without_history_is_full_attention(transformer, patchify):
+    x, sigma, text = inputs()
+    with torch.no_grad():
+        seams, _ = causal(transformer, patchify)
+        bare = pack(BARE, history(), patchify, rope_axes(transformer))
+        full, blind = (velocity(transformer, seams, x, sigma, text, bare, attention=a) for a in ("full", "causal"))
+    assert difference(full, blind) == 0.0
+
+
 def test_one_history_serves_a_batch(transformer, patchify):
     """Guidance asks twice with one history; a history of one broadcasts."""
     x, sigma, text = inputs()
@@ -262,17 +344,18 @@ def test_history_weights_travel_with_the_checkpoint(transformer, patchify, tmp_p
 
 
 @pytest.mark.compile
-def test_compiled_blocks_agree_and_the_whole_traces_without_a_break(transformer, patchify):
+@pytest.mark.parametrize("attention", ["full", "causal"])
+def test_compiled_blocks_agree_and_the_whole_traces_without_a_break(transformer, patchify, attention):
     x, sigma, text = inputs()
     axes = rope_axes(transformer)
     seams = install_seams(transformer, SEAMS)
-    rotate_whole_tensors(transformer)
+    rotate_whole_tensors(transformer, seams)
     with torch.no_grad():
         packed = pack(FULL, history(), patchify, axes)
-        before = velocity(transformer, seams, x, sigma, text, packed)
+        before = velocity(transformer, seams, x, sigma, text, packed, attention=attention)
         for block in transformer.blocks:
             block.compile(backend="eager", fullgraph=True)
-        assert difference(velocity(transformer, seams, x, sigma, text, packed), before) == 0.0
-        with seams.use(packed):
+        assert difference(velocity(transformer, seams, x, sigma, text, packed, attention=attention), before) == 0.0
+        with seams.use(packed, causal=attention == "causal"):
             whole = torch.compile(transformer, backend="eager", fullgraph=True)
             assert difference(whole(x, 1000 * sigma, text, return_dict=False)[0], before) == 0.0

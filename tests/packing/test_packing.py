@@ -244,6 +244,38 @@ def test_every_section_of_a_plan_packs_to_the_tokens_it_says(name, order, missin
     assert history.known == set(range(plan.frames))
 
 
+def test_a_token_is_at_the_mean_noise_level_of_the_frames_that_it_covers():
+    patchify, history = Patchify(base(), [K1, K4]), History()
+    history.remember([0], drawn(2, 4, 1, 6, 10), exact=True)
+    sigma = torch.tensor([[0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [0.5, 0.5, 0.5, 0.5, 0.5, 0.5]])
+    history.remember(range(1, 7), drawn(2, 4, 6, 6, 10), sigma=sigma)
+    looks = Look((0,), K1, (0,)), Look(tuple(range(1, 7)), K4, tuple(range(1, 7)))
+    packed = pack(section(*looks), history, patchify, AXES)
+    assert packed.sigma.shape == packed.tokens.shape[:2]
+    assert torch.equal(packed.sigma[:, :15], torch.zeros(2, 15))
+    # One row and two columns of k4; the last token covers frames 5 and 6, and 6 twice more.
+    expected = torch.tensor([[0.3, 0.3, 0.95, 0.95], [0.5, 0.5, 0.5, 0.5]])
+    torch.testing.assert_close(packed.sigma[:, 15:], expected)
+
+
+def test_a_frame_that_is_made_again_is_clean_again():
+    history = History()
+    history.remember([1, 2], drawn(1, 4, 2, 6, 10), sigma=torch.tensor([[0.3, 0.4]]))
+    history.remember([2], drawn(1, 4, 1, 6, 10))
+    torch.testing.assert_close(history.levels([1, 2, 1]), torch.tensor([[0.3, 0.0, 0.3]]))
+
+
+@pytest.mark.parametrize(("tail", "tokens"), [("ta", 7), ("tc", 1)])
+def test_a_tail_is_at_the_noise_level_of_what_it_stands_for(tail, tokens):
+    patchify, history = Patchify(base(), [K4]), History()
+    sigma = torch.linspace(0.0, 0.6, 7)[None]
+    history.remember(range(1, 8), drawn(1, 4, 7, 6, 10), sigma=sigma)
+    packed = pack(section(Look(tuple(range(1, 8)), K4, tuple(range(1, 8)), tail=tail)), history, patchify, AXES)
+    expected = sigma if tail == "ta" else torch.tensor([[0.3]])
+    assert packed.sigma.shape == (1, tokens)
+    torch.testing.assert_close(packed.sigma, expected)
+
+
 # Tail
 
 

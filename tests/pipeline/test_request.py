@@ -197,3 +197,16 @@ def test_a_codebook_for_a_kernel_that_nothing_is_seen_through_is_refused():
 def test_a_codebook_that_is_no_number_is_refused(given):
     with pytest.raises(InputError, match="codebook"):
         read_request({"image": "a.png", "codebook": given})
+
+
+def test_how_history_is_read_is_the_models_choice_or_ones_own():
+    settings = BackboneSettings(history_sigma=0.1, history_guidance=1.5, history_without=0.7)
+    chosen, own = resolved(settings), resolved(settings, history_sigma=0.0, history_guidance=3, history_without="drop")
+    assert (chosen.history_sigma, chosen.history_guidance, chosen.history_without) == (0.1, 1.5, 0.7)
+    assert (own.history_sigma, own.history_guidance, own.history_without) == (0.0, 3.0, "drop")
+
+
+@pytest.mark.parametrize("noisy", [{"history_sigma": 0.1}, {"history_guidance": 2.0}])
+def test_rounded_history_has_no_noise(noisy):
+    with pytest.raises(InputError, match="rounds noise away"):
+        resolved(BackboneSettings(), codebook=128, **noisy)

@@ -62,6 +62,39 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(tmp_path):
     assert all(torch.equal(whole[n], stopped[n]) for n in whole)
 
 
+class Remembering(Line):
+    """Learns its batches with noise that is the sum of all batches before."""
+
+    def __init__(self):
+        super().__init__()
+        self.sum = torch.zeros(16)
+
+    def memory(self):
+        return {"sum": self.sum}
+
+    def loss(self, step):
+        x = torch.randn(32, 16, generator=torch.Generator().manual_seed(step))
+        loss = (self.network(x + 0.1 * self.sum) - x.sum(1, keepdim=True)).square().mean()
+        self.sum += x.mean(0)
+        return {"loss": loss}
+
+
+def test_what_steps_leave_behind_is_there_again_after_a_stop(tmp_path):
+    list(train(Remembering(), CONFIG, OptimizerSettings(), tmp_path / "whole"))
+    for event in train(Remembering(), CONFIG, OptimizerSettings(), tmp_path / "stopped"):
+        if isinstance(event, Logged) and event.step == 20:
+            break
+    list(train(Remembering(), CONFIG, OptimizerSettings(), tmp_path / "stopped"))
+    whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    assert all(torch.equal(whole[n], stopped[n]) for n in whole)
+
+
+def test_a_checkpoint_without_what_a_stage_remembers_is_refused(tmp_path):
+    list(train(Line(), CONFIG, OptimizerSettings(), tmp_path))
+    with pytest.raises(RunError, match="without this sum"):
+        list(train(Remembering(), CONFIG, OptimizerSettings(), tmp_path))
+
+
 def test_metrics_are_written_as_lines_of_json(tmp_path):
     list(train(Line(), CONFIG, OptimizerSettings(), tmp_path))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

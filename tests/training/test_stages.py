@@ -13,7 +13,7 @@ from longtake.errors import ConfigError
 from longtake.toybox import write_clips
 from longtake.training import Logged, prepare, train
 from longtake.training.clips import open_clips
-from longtake.training.config import PRESETS
+from longtake.training.config import PRESETS, DiscreteConfig
 
 # Not importorskip: importing MuJoCo before the toybox does would choose a drawing library that needs a screen.
 pytestmark = pytest.mark.skipif(find_spec("mujoco") is None, reason="needs MuJoCo, the extra `toybox`")
@@ -165,3 +165,47 @@ def test_pack_gives_the_model_its_orders_and_codebooks(trained):
     assert sorted(backbone.codebooks) == [1, 8]
     mean = backbone.codebooks[1].words[0]
     assert mean.abs().max() < 1.5  # latents are normalized; few clips have a mean of their own
+
+
+BASELINES = ("repeated-i2v", "anchor-frame", "causal", "noisy-history", "history-guidance")
+
+
+def tiny(name, **changes):
+    """A preset of stage `pack` at tiny size, for two steps."""
+    same = "schedules", "shares", "key_share", "corruption", "discrete", "use"
+    preset, small = PRESETS[f"pack/{name}"], PRESETS["pack/tiny"]
+    given = {field: getattr(preset, field) for field in same} | {"loop": small.loop.model_copy(update={"steps": 2})}
+    return small.model_copy(update={**given, **changes})
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_is_trained_and_its_model_knows_how_it_reads_history(trained, clips, tmp_path, name):
+    config = tiny(name)
+    losses = [n["loss"] for n in run(config, clips, tmp_path, trained[0] / "base" / "model") if "loss" in n]
+    assert len(losses) == 2
+    settings = load_backbone(tmp_path / "model").settings
+    assert settings.schedules == config.schedules
+    assert {name: getattr(settings, name) for name in config.use.settings} == config.use.settings
+    assert settings.order == "vanilla"
+
+
+def test_a_model_keeps_what_its_training_leaves_to_it(trained, clips, tmp_path):
+    run(tiny("causal"), clips, tmp_path / "causal", trained[0] / "base" / "model")
+    again = tiny("tiny", discrete=DiscreteConfig(share=0.0))
+    run(again, clips, tmp_path / "again", tmp_path / "causal" / "model")
+    settings = load_backbone(tmp_path / "again" / "model").settings
+    assert (settings.attention, settings.history_time) == ("causal", "clean")
+    assert set(settings.schedules) == set(again.schedules)
+
+
+def test_a_corrupted_training_is_the_same_training_again(trained, clips, tmp_path):
+    """Own history, recycled errors and all the rest, on real clips; stopped and taken up after five steps."""
+    config = tiny("corrupted", discrete=DiscreteConfig(share=0.0))
+    config = config.model_copy(update={"loop": config.loop.model_copy(update={"steps": 12, "checkpoint_steps": (5,)})})
+    model = trained[0] / "base" / "model"
+    whole = run(config, clips, tmp_path / "whole", model)
+    stage = prepare(config, clips / "train", clips / "held", model, "cpu")
+    for event in train(stage, config.loop, config.optimizer, tmp_path / "stopped"):
+        if isinstance(event, Logged) and event.step == 8:
+            break
+    assert run(config, clips, tmp_path / "stopped", model) == whole[5:]

@@ -1,9 +1,7 @@
 import numpy as np
 import pytest
-import torch
 
-from longtake.training.config import CorruptionConfig, SectionConfig
-from longtake.training.corruption import corrupt
+from longtake.training.config import SectionConfig
 from longtake.training.windows import draw_window, every_window
 
 CONFIG = SectionConfig()
@@ -64,9 +62,19 @@ def test_a_plain_video_model_sees_nothing():
     assert window.section.frames == tuple(range(10))
 
 
-def test_corruption_never_touches_the_start_frame():
-    frames = torch.randn(64, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    mixed = corrupt(frames, CorruptionConfig(noise=0.5, noisy_share=0.5), torch.Generator().manual_seed(1))
-    assert torch.equal(mixed[:, :, 0], frames[:, :, 0])
-    changed = (mixed != frames).flatten(1).any(1).float().mean()
-    assert changed == pytest.approx(0.5, abs=0.2)  # three standard errors of 64 draws
+def test_sections_made_before_are_those_that_are_seen_and_they_see_what_the_window_has():
+    for window in drawn():
+        known = {*range(window.frames), window.key}
+        for section in window.made_before(3):
+            assert section.frames[-1] < window.frames
+            assert not {*section.frames}.isdisjoint(window.seen)
+            assert section.index < window.section.index
+            assert all({*look.frames} <= known for look in section.sees)
+            assert all(len(look.frames) == len(look.positions) for look in section.sees)
+
+
+def test_the_near_frames_are_the_nearest_of_those_that_are_seen():
+    (window,) = (w for w in every_window(CONFIG, LONGEST) if w.order == "vanilla" and w.place == 4)
+    assert window.near(3) == (36, 35, 34)
+    assert window.near(18) == tuple(range(36, 18, -1))
+    assert window.near(19) == ()  # nothing would be left but the start image

@@ -14,11 +14,12 @@ from torch import Tensor
 from longtake.backbones.codebooks import check_sizes, save_codebooks
 from longtake.backbones.codec import Codec
 from longtake.backbones.prompts import PromptEncoder
-from longtake.backbones.rotation import rotate_whole_tensors
+from longtake.backbones.rotation import can_be_causal, rotate_whole_tensors
 from longtake.backbones.saving import save_model
 from longtake.backbones.seams import Seams, install_seams
 from longtake.backbones.settings import BackboneSettings
 from longtake.backbones.wan import SEAMS, rope_axes, velocity
+from longtake.errors import ModelError
 from longtake.packing import Codebook, Discretization, Packed, Patchify, RopeAxes
 from longtake.schedule import Kernel, parse
 
@@ -49,6 +50,10 @@ class Backbone:
     settings: BackboneSettings
     codebooks: Mapping[int, Codebook] = field(default_factory=dict)  # by their size
 
+    def __post_init__(self) -> None:
+        if self.settings.attention == "causal" and not can_be_causal(self.transformer):
+            raise ModelError(f"{self.name}: its attention is causal, which processors of your own would not know")
+
     @classmethod
     def assemble(
         cls,
@@ -63,11 +68,12 @@ class Backbone:
         if not hasattr(transformer, "history_patch_embed"):
             kernels = kernels_of(settings.schedules)
             transformer.history_patch_embed = Patchify(transformer.patch_embedding, kernels, codec.channels)
-        rotate_whole_tensors(transformer)
+        seams = install_seams(transformer, SEAMS)
+        rotate_whole_tensors(transformer, seams)
         return cls(
             name=name,
             transformer=transformer,
-            seams=install_seams(transformer, SEAMS),
+            seams=seams,
             patchify=transformer.history_patch_embed,
             axes=rope_axes(transformer),
             codec=codec,
@@ -120,4 +126,5 @@ class Backbone:
         """The velocity (noise - clean) at `x`, for one noise level or one a sample, in `x`'s dtype."""
         if not isinstance(sigma, Tensor):
             sigma = torch.full((x.shape[0],), sigma, device=x.device)
-        return velocity(self.transformer, self.seams, x, sigma, text, packed, self.settings.history_time)
+        s = self.settings
+        return velocity(self.transformer, self.seams, x, sigma, text, packed, s.history_time, s.attention)

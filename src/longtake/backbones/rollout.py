@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longtake.backbones.backbone import Backbone
-from longtake.flow import SOLVERS, noise, sigmas
-from longtake.packing import Discretization, History, pack
+from longtake.backbones.reading import Draft, Reading, read
+from longtake.flow import SOLVERS, guide_history, noise, sigmas
+from longtake.packing import Discretization, History
 from longtake.plan import Plan
 
 __all__ = ["roll_out"]
@@ -26,27 +27,36 @@ def roll_out(
     steps: int | None = None,
     solver: str = "euler",
     discretization: Discretization | None = None,
+    reading: Reading | None = None,
 ) -> Float[Tensor, "b c t h w"]:
     """The latents of `b` videos that follow one plan, frame 0 being `start`.
 
     `prompts[i][k]` is the prompt of video i for section k in order of time; its noise comes from `seed + i`, or from
-    `seed[i]`.
+    `seed[i]`. Without a `reading` history is read as the model wants it.
     """
-    settings = backbone.settings
+    settings, reading = backbone.settings, reading or Reading.usual(backbone.settings)
     seeds = range(seed, seed + len(start)) if isinstance(seed, int) else seed
+    if not reading.forgets and len(start) > 1:  # each video ranks its own history
+        each = zip(start.split(1), prompts, seeds, strict=True)
+        alone = (roll_out(backbone, plan, s, [p], [n], steps, solver, discretization, reading) for s, p, n in each)
+        return torch.cat(list(alone))
     levels = sigmas(steps or settings.steps, settings.shift)
     history = History(discretization=discretization)
     history.remember((0,), start, exact=True)
     for section in plan.sections:
         place = (section.frames[0] - 1) // plan.schedule.generated
         text = backbone.prompts.encode([words[place] for words in prompts])
-        packed = pack(section, history, backbone.patchify, backbone.axes)
         shape = (1, start.shape[1], len(section.frames), *start.shape[3:])
         x = torch.cat([noise(shape, one, section.index, start.device, torch.float32) for one in seeds])
+        context = read(backbone, plan, section, history, reading, Draft(x.to(start.dtype), text, seeds))
 
-        def velocity(x: Tensor, sigma: Tensor | float, text: Tensor = text, packed=packed) -> Tensor:  # noqa: ANN001
+        def velocity(x: Tensor, sigma: Tensor | float, text: Tensor = text, context=context) -> Tensor:  # noqa: ANN001
             level = torch.full((len(x),), float(sigma), device=x.device)
-            return backbone.velocity(x.to(start.dtype), level, text, packed).float()
+            seen = backbone.velocity(x.to(start.dtype), level, text, context.packed).float()
+            if context.without is None:
+                return seen
+            unseen = backbone.velocity(x.to(start.dtype), level, text, context.without).float()
+            return guide_history(seen, seen, unseen, reading.guidance)
 
         for x in SOLVERS[solver](velocity, x, levels):  # noqa: B007 - the last one is the result
             pass

@@ -46,6 +46,7 @@ class _Entry:
     cos: Tensor  # 1 l 1 e, history and target
     sin: Tensor
     length: int  # of the history
+    causal: bool
 
 
 class _PatchHook(ModelHook):
@@ -97,15 +98,24 @@ class Seams:
             return output
         return output[:, self.entry.length :]
 
+    @property
+    def blind(self) -> int:
+        """How many tokens, the first ones, do not see those after them: the history's, if attention is causal."""
+        return self.entry.length if self.entry is not None and self.entry.causal else 0
+
     @contextmanager
-    def use(self, packed: Packed) -> Iterator[None]:
-        """Calls of the network inside this context see `packed`."""
+    def use(self, packed: Packed, causal: bool = False) -> Iterator[None]:
+        """Calls of the network inside this context see `packed`.
+
+        With `causal` history tokens do not see the section's own, in a network whose self-attention asks for `blind`.
+        """
         before = self.entry
         self.entry = _Entry(
             tokens=packed.tokens.transpose(1, 2),
             cos=torch.cat([packed.cos, packed.target_cos])[None, :, None],
             sin=torch.cat([packed.sin, packed.target_sin])[None, :, None],
             length=packed.tokens.shape[1],
+            causal=causal,
         )
         try:
             yield

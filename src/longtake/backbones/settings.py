@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -10,7 +10,9 @@ from longtake.errors import PlanError, ScheduleError
 from longtake.plan import BOTH_SIDES, INVERTED, Gaps, find_order, order_of
 from longtake.schedule import parse
 
-__all__ = ["BackboneSettings"]
+__all__ = ["BackboneSettings", "Without"]
+
+Without = Annotated[float, Field(gt=0, le=1)] | Literal["drop"]
 
 
 class BackboneSettings(BaseModel):
@@ -27,7 +29,11 @@ class BackboneSettings(BaseModel):
     order: str = "vanilla"  # the one to use if none is asked for
     gaps: Gaps = "clamped"
     missing: Literal["absent", "zeros"] = "absent"
-    history_time: Literal["same", "clean"] = "same"  # the noise level that history tokens are told
+    history_time: Literal["same", "clean", "noisy"] = "same"  # the noise level that history tokens are told
+    attention: Literal["full", "causal"] = "full"  # causal: history does not see what is made of it
+    history_sigma: float = Field(default=0.0, ge=0, le=1)  # of the noise that is mixed into history
+    history_guidance: float = Field(default=1.0, ge=1)  # how far to lead away from what comes without history
+    history_without: Without = "drop"  # what stands for no history: made frames at this sigma, or zeros
     steps: int = Field(default=30, gt=0)
     solver: Literal["euler", "unipc"] = "euler"
     shift: float = Field(default=5.0, gt=0)

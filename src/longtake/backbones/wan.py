@@ -13,9 +13,10 @@ from longtake.backbones.seams import Seams, SeamSpec
 from longtake.packing import Packed, RopeAxes
 from longtake.schedule import Kernel
 
-__all__ = ["SEAMS", "TIMESTEPS", "HistoryTime", "rope_axes", "velocity"]
+__all__ = ["SEAMS", "TIMESTEPS", "Attention", "HistoryTime", "rope_axes", "velocity"]
 
-HistoryTime = Literal["same", "clean"]
+HistoryTime = Literal["same", "clean", "noisy"]
+Attention = Literal["full", "causal"]
 
 SEAMS = SeamSpec(patch="patch_embedding", rope="rope", out="proj_out")
 TIMESTEPS = 1000.0  # what Wan calls pure noise (its scheduler's `num_train_timesteps`)
@@ -41,16 +42,20 @@ def velocity(
     text: Float[Tensor, "b s d"],
     packed: Packed,
     history_time: HistoryTime = "same",
+    attention: Attention = "full",
 ) -> Float[Tensor, "b c t h w"]:
     """The network's velocity (noise - clean) at `x`, in `x`'s dtype.
 
-    With `history_time="clean"` history tokens are told sigma 0, else that of the noisy ones (as FramePack does).
+    History tokens are told the sigma of the section's own (`history_time="same"`, as FramePack does), 0 ("clean", as
+    Helios does), or how much noise is in them ("noisy", as Diffusion Forcing does). With `attention="causal"` they do
+    not see the section's own; what they say to it is then the same at every step if their time is, too.
     """
     timestep = TIMESTEPS * sigma.float()
-    if history_time == "clean":
+    if history_time != "same":
+        told = packed.sigma if history_time == "noisy" else torch.zeros_like(packed.sigma)
         noisy = timestep[:, None].expand(-1, len(packed.target_cos))
-        timestep = torch.cat([noisy.new_zeros(len(sigma), packed.tokens.shape[1]), noisy], dim=1)
+        timestep = torch.cat([TIMESTEPS * told.expand(len(sigma), -1), noisy], dim=1)
     dtype = transformer.patch_embedding.weight.dtype
-    with seams.use(packed):
+    with seams.use(packed, causal=attention == "causal"):
         (v,) = transformer(x.to(dtype), timestep, text.to(dtype), return_dict=False)
     return v.to(x.dtype)

@@ -45,6 +45,20 @@ class Options:
     """Discretized history (+D): round it to so many words, such as 128, or by kernel, such as k1=1024,k4=64."""
     discretize_images: bool = False
     """With +D: round the start image, too."""
+    importance: Literal["time", "similarity", "hybrid"] | None = None
+    """By what known frames are ranked for the finest kernels: nearness in time, likeness to what comes, or both."""
+    importance_time: float | None = None
+    """With hybrid: what nearness in time counts beside likeness."""
+    importance_estimate: Literal["nearest", "first_step"] | None = None
+    """What stands for what comes next: the nearest known frame, or the model's own first step (one pass more)."""
+    importance_compare: Literal["first", "best", "mean"] | None = None
+    """Which of its frames count when a known frame is compared with it."""
+    history_sigma: float | None = None
+    """Noise mixed into made frames before they are seen: less is remembered, errors too."""
+    history_guidance: float | None = None
+    """How far to lead away from what would come without history; 1 is none and half the work."""
+    history_without: float | Literal["drop"] | None = None
+    """What stands for no history: a level of noise up to 1, or drop, which is zeros."""
     num_inference_steps: Annotated[int | None, tyro.conf.arg(aliases=["--steps"])] = None
     """Steps of each section."""
     solver: Literal["euler", "unipc"] | None = None
@@ -74,8 +88,10 @@ class Options:
 
 
 FIELDS = (
-    "image", "prompt", "seconds", "model", "order", "schedule", "gaps", "codebook", "solver", "guidance",
-    "negative_prompt", "seed", "height", "width", "scale", "crf",
+    "image", "prompt", "seconds", "model", "order", "schedule", "gaps", "codebook", "importance", "importance_time",
+    "importance_estimate", "importance_compare", "history_sigma",
+    "history_guidance", "history_without", "solver", "guidance", "negative_prompt", "seed", "height", "width",
+    "scale", "crf",
 )  # fmt: skip
 
 

@@ -33,7 +33,8 @@ class Options:
     cache: Path | None = None
     """Folder that keeps latents and captions between trainings on the same clips with the same codec."""
     preset: str = "embedded"
-    """A named config of that stage: embedded, tiny."""
+    """A named config of that stage: embedded, tiny; for pack also corrupted, repeated-i2v, anchor-frame, causal,
+    noisy-history, history-guidance."""
     config: Path | None = None
     """A TOML file instead of a preset; every training writes its own as OUTPUT/config.toml."""
     seconds: float | None = None

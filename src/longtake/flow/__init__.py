@@ -1,7 +1,7 @@
 """From noise to a sample: noise levels, solvers, guidance, and what training matches."""
 
-from longtake.flow.guidance import guide
-from longtake.flow.matching import draw_sigmas, interpolate, target_velocity
+from longtake.flow.guidance import guide, guide_history
+from longtake.flow.matching import denoise, draw_sigmas, interpolate, target_velocity
 from longtake.flow.noise import noise
 from longtake.flow.sigmas import FRAMEPACK_SHIFT, LinearShift, shift_for, sigmas
 from longtake.flow.solvers import SOLVERS, Solver, Velocity, euler, unipc
@@ -12,9 +12,11 @@ __all__ = [
     "LinearShift",
     "Solver",
     "Velocity",
+    "denoise",
     "draw_sigmas",
     "euler",
     "guide",
+    "guide_history",
     "interpolate",
     "noise",
     "shift_for",

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["guide"]
+__all__ = ["guide", "guide_history"]
 
 
 def guide(
@@ -29,3 +29,18 @@ def guide(
     dims = tuple(range(1, guided.ndim))
     matched = guided * (conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True))
     return torch.lerp(guided, matched, rescale)
+
+
+def guide_history(
+    guided: Float[Tensor, "b ..."], seen: Float[Tensor, "b ..."], unseen: Float[Tensor, "b ..."], scale: float
+) -> Float[Tensor, "b ..."]:
+    """A velocity pushed away from what it would be without its history: `guided + (scale - 1) (seen - unseen)`.
+
+    History guidance (arXiv 2502.06764). `seen` is the velocity with history, `unseen` the one with a history of noise
+    or zeros, both with the prompt; `guided` is `seen`, or what guidance by the prompt makes of it.
+
+    >>> seen, unseen = torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]])
+    >>> guide_history(seen, seen, unseen, scale=2.0)
+    tensor([[2., 5.]])
+    """
+    return guided + (scale - 1.0) * (seen - unseen)

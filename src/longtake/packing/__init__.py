@@ -2,6 +2,7 @@
 
 from longtake.packing.codebook import Codebook, Discretization, Fit, fit_codebook, fit_of
 from longtake.packing.history import History
+from longtake.packing.importance import Compared, Importance, rank, score
 from longtake.packing.pack import Packed, pack
 from longtake.packing.patchify import Patchify, trained_kernels
 from longtake.packing.rope import Phases, RopeAxes, phases
@@ -9,9 +10,11 @@ from longtake.packing.tail import appended, compressed
 
 __all__ = [
     "Codebook",
+    "Compared",
     "Discretization",
     "Fit",
     "History",
+    "Importance",
     "Packed",
     "Patchify",
     "Phases",
@@ -22,5 +25,7 @@ __all__ = [
     "fit_of",
     "pack",
     "phases",
+    "rank",
+    "score",
     "trained_kernels",
 ]

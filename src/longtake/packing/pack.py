@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import reduce
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from longtake.packing.history import History
 from longtake.packing.patchify import Patchify
@@ -22,13 +23,14 @@ _SHOWN = {"": lambda frames, kernel: frames, "ta": appended, "tc": compressed}  
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """The history of a section as tokens, their rotary phases, and the phases of the section's own tokens."""
+    """The history of a section as tokens, their rotary phases and noise levels, and the phases of its own tokens."""
 
     tokens: Float[Tensor, "b n d"]
     cos: Float[Tensor, "n e"]
     sin: Float[Tensor, "n e"]
     target_cos: Float[Tensor, "m e"]
     target_sin: Float[Tensor, "m e"]
+    sigma: Float[Tensor, "b n"]
 
 
 def pack(section: Section, history: History, patchify: Patchify, axes: RopeAxes) -> Packed:
@@ -44,6 +46,13 @@ def pack(section: Section, history: History, patchify: Patchify, axes: RopeAxes)
         frames = history.show(look.frames, look.kernel).to(device=weight.device, dtype=weight.dtype)
         return patchify(_SHOWN[look.tail](frames, look.kernel), look.kernel)
 
+    def levels_of(look: Look) -> Tensor:
+        pooling = look.pooling(height, width)
+        levels = history.levels(look.frames).to(weight.device)
+        levels = nn.functional.pad(levels, (0, -len(look.frames) % pooling.t), mode="replicate")
+        means = reduce(levels, "b (t size) -> b t", "mean", size=pooling.t)
+        return means.repeat_interleave(pooling.tokens(1, height, width), dim=1)
+
     seen = [
         phases(look.positions, height, width, look.pooling(height, width), axes, weight.device) for look in section.sees
     ]
@@ -54,4 +63,5 @@ def pack(section: Section, history: History, patchify: Patchify, axes: RopeAxes)
         sin=torch.cat([own.sin[:0], *(p.sin for p in seen)]),
         target_cos=own.cos,
         target_sin=own.sin,
+        sigma=torch.cat([own.cos.new_zeros(batch, 0), *map(levels_of, section.sees)], dim=1),
     )

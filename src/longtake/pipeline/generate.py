@@ -14,15 +14,16 @@ from torch import Tensor
 
 from longtake.backbones import Backbone, load_backbone
 from longtake.backbones.pixels import to_pixels
+from longtake.backbones.reading import Context, Draft, Reading, read
 from longtake.errors import ModelError, NumericsError, OutputError
-from longtake.flow import SOLVERS, guide, noise, sigmas
+from longtake.flow import SOLVERS, guide, guide_history, noise, sigmas
 from longtake.media import fit, load_image, write_video
-from longtake.packing import History, Packed, pack
+from longtake.packing import History, Importance
 from longtake.pipeline.decoding import Decoded, decoder_for
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
 from longtake.pipeline.meter import Meter, measure
 from longtake.pipeline.preflight import check_output, find_device, fingerprint_of, preflight
-from longtake.pipeline.request import Request
+from longtake.pipeline.request import Config, Request
 from longtake.pipeline.run import Run, frames_of
 from longtake.plan import Plan, Section
 
@@ -98,6 +99,7 @@ def _sections(run: Run, plan: Plan, backbone: Backbone) -> Iterator[Event]:
     history = History(config.missing, rounding)
     history.remember((0,), _start(run, backbone), exact=True)
     decoder = decoder_for(run, plan, backbone.codec)
+    reading = _reading(config)
     last_read = {f: s.index for s in plan.sections for look in s.sees for f in look.frames}
     text = _texts(run, backbone)
     start_image = load_image(run.folder / "start.png")
@@ -105,7 +107,7 @@ def _sections(run: Run, plan: Plan, backbone: Backbone) -> Iterator[Event]:
     for section in plan.sections:
         began = time.monotonic()
         if not run.has_section(section.index):
-            run.write_section(section, (yield from _solve(run, section, history, backbone, text)))
+            run.write_section(section, (yield from _solve(run, plan, section, history, backbone, text)))
         latents = run.read_section(section).to(backbone.device)  # as whoever goes on reads it, to the bit
         history.remember(section.frames, latents)
         meters = list[Meter]()
@@ -114,7 +116,8 @@ def _sections(run: Run, plan: Plan, backbone: Backbone) -> Iterator[Event]:
             run.write_meter(meters[-1])  # before the images: where these are on disk, nothing is decoded again
             run.write_images(decoded.place, decoded.images)
             images += len(decoded.images)
-        history.forget([f for f in history.known if last_read.get(f, -1) <= section.index and f != 0])
+        if reading.forgets:
+            history.forget([f for f in history.known if last_read.get(f, -1) <= section.index and f != 0])
         yield SectionDone(section, latents, images, time.monotonic() - began, tuple(meters))
 
 
@@ -139,15 +142,22 @@ def _hinted(run: Run) -> Iterator[None]:
         raise OutputError(f"{error}\n  {hint}") from error
 
 
+def _reading(config: Config) -> Reading:
+    c = config
+    importance = Importance(c.importance, c.importance_time, c.importance_estimate, c.importance_compare)
+    return Reading(importance, c.history_sigma, c.history_guidance, c.history_without)
+
+
 def _solve(
-    run: Run, section: Section, history: History, backbone: Backbone, text: tuple[Tensor, Tensor | None]
+    run: Run, plan: Plan, section: Section, history: History, backbone: Backbone, text: tuple[Tensor, Tensor | None]
 ) -> Iterator[Event]:
     """The latents of one section, with a `Step` for each step; returns them."""
     config = run.config
-    packed = pack(section, history, backbone.patchify, backbone.axes)
-    velocity = _velocity(run, backbone, text, packed)
     _, c, h, w = history.shape
-    x = noise((1, c, len(section.frames), h, w), config.seed_of(section.index), section.index, backbone.device)
+    seed = config.seed_of(section.index)
+    x = noise((1, c, len(section.frames), h, w), seed, section.index, backbone.device)
+    context = read(backbone, plan, section, history, _reading(config), Draft(x, text[0], [seed]))
+    velocity = _velocity(run, backbone, text, context)
     for number, x in enumerate(SOLVERS[config.solver](velocity, x, sigmas(config.steps, config.shift)), start=1):
         yield Step(section, number, x)
     if not torch.isfinite(x).all():
@@ -159,15 +169,19 @@ def _solve(
     return x
 
 
-def _velocity(run: Run, backbone: Backbone, text: tuple[Tensor, Tensor | None], packed: Packed) -> Velocity:
+def _velocity(run: Run, backbone: Backbone, text: tuple[Tensor, Tensor | None], context: Context) -> Velocity:
     positive, negative = text
 
     def velocity(x: Float[Tensor, "1 c t h w"], sigma: Tensor | float) -> Float[Tensor, "1 c t h w"]:
         level = torch.full((1,), float(sigma), device=x.device)
-        v = backbone.velocity(x, level, positive, packed)
-        if negative is None:
-            return v
-        return guide(v, backbone.velocity(x, level, negative, packed), run.config.guidance, run.config.guidance_rescale)
+        v = guided = backbone.velocity(x, level, positive, context.packed)
+        if negative is not None:
+            other = backbone.velocity(x, level, negative, context.packed)
+            guided = guide(v, other, run.config.guidance, run.config.guidance_rescale)
+        if context.without is None:
+            return guided
+        unseen = backbone.velocity(x, level, positive, context.without)
+        return guide_history(guided, v, unseen, run.config.history_guidance)
 
     return velocity
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "Request", "read_request", "resolve"]
 
+T = TypeVar("T")
 LONGEST = 24 * 3600.0  # seconds of video that can be asked for
 
 
@@ -34,6 +35,15 @@ class Request(BaseModel):
     gaps: Gaps | None = None
     codebook: dict[str, Annotated[int, Field(gt=0)]] = {}  # words that history is rounded to (+D), by kernel or "*"
     discretize_images: bool = False  # with +D: round the user's own images, too
+    importance: Literal["time", "similarity", "hybrid"] = (
+        "time"  # of frames: the finest kernels read the most important
+    )
+    importance_time: float = Field(default=1.0, ge=0)  # with hybrid: lambda_time, what nearness in time counts
+    importance_estimate: Literal["nearest", "first_step"] = "nearest"  # what stands for the next section
+    importance_compare: Literal["first", "best", "mean"] = "best"  # which of its frames a known one is compared with
+    history_sigma: float | None = Field(default=None, ge=0, le=1)  # of the noise that is mixed into history
+    history_guidance: float | None = Field(default=None, ge=1.0, le=100.0)
+    history_without: Annotated[float, Field(gt=0, le=1)] | Literal["drop"] | None = None  # what that leads away from
     steps: int | None = Field(default=None, ge=1, le=1000)
     solver: Literal["euler", "unipc"] | None = None
     guidance: float | None = Field(default=None, ge=1.0, le=100.0)
@@ -71,6 +81,13 @@ class Config(BaseModel):
     gaps: Gaps
     codebook: dict[str, int] = {}
     discretize_images: bool = False
+    importance: Literal["time", "similarity", "hybrid"] = "time"
+    importance_time: float = 1.0
+    importance_estimate: Literal["nearest", "first_step"] = "nearest"
+    importance_compare: Literal["first", "best", "mean"] = "best"
+    history_sigma: float = 0.0
+    history_guidance: float = 1.0
+    history_without: float | Literal["drop"] = "drop"
     missing: Literal["absent", "zeros"]
     frames: int
     temporal_ratio: int
@@ -116,8 +133,12 @@ def read_request(data: Any, origin: str = "the request") -> Request:
         raise InputError("\n".join([f"{origin} cannot be used:", *lines])) from error
 
 
+def _or(given: T | None, default: T) -> T:
+    return default if given is None else given
+
+
 def _side(name: str, given: int | None, default: int, unit: int) -> int:
-    value = default if given is None else given
+    value = _or(given, default)
     if value % unit:
         below, above = value // unit * unit, (value // unit + 1) * unit
         near = f"{below} and {above}" if below else str(above)
@@ -131,7 +152,7 @@ def resolve(
     """The config of a request for a model with these settings.
 
     Raises:
-        InputError: a size is off the grid, or a codebook is for a kernel that the schedule lacks.
+        InputError: a size is off the grid, or a codebook is for a kernel that the schedule lacks or beside noise.
         ScheduleError: the schedule's name cannot be read.
         PlanError: order, schedule and length do not go together.
     """
@@ -157,13 +178,20 @@ def resolve(
         gaps=request.gaps or settings.gaps,
         codebook=request.codebook or ({"*": settings.codebook} if schedule.discrete else {}),
         discretize_images=request.discretize_images,
+        importance=request.importance,
+        importance_time=request.importance_time,
+        importance_estimate=request.importance_estimate,
+        importance_compare=request.importance_compare,
+        history_sigma=_or(request.history_sigma, settings.history_sigma),
+        history_guidance=_or(request.history_guidance, settings.history_guidance),
+        history_without=_or(request.history_without, settings.history_without),
         missing=settings.missing,
         frames=1 + schedule.generated * sections,
         temporal_ratio=temporal_ratio,
         steps=request.steps or settings.steps,
         solver=request.solver or settings.solver,
         shift=settings.shift,
-        guidance=settings.guidance if request.guidance is None else request.guidance,
+        guidance=_or(request.guidance, settings.guidance),
         guidance_rescale=settings.guidance_rescale,
         seed=request.seed,
         height=_side("height", request.height, settings.height, grid[0]),
@@ -174,4 +202,6 @@ def resolve(
         seeds=request.seeds,
     )
     config.plan()
+    if config.codebook and (config.history_sigma or config.history_guidance > 1):
+        raise InputError("discretized history (+D) rounds noise away; with it history_sigma is 0, history_guidance 1")
     return config

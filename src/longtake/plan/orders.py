@@ -212,7 +212,7 @@ def make_plan(
         made = range(1 + g * place, min(frames, 1 + g * (place + 1)))
         sections.append(see(len(sections), made, places, schedule, known, gaps, missing))
         known.add(made)
-    return Plan(schedule, order, frames, tuple(sections), tuple(sorted(given)))
+    return Plan(schedule, order, frames, tuple(sections), tuple(sorted(given)), gaps)
 
 
 def plan_each(frames: int, gaps: Gaps = "clamped", missing: Missing = "absent") -> tuple[Plan, ...]:

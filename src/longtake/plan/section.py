@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from longtake.plan.positions import Gaps
 from longtake.schedule import Kernel, Schedule
 
 __all__ = ["Look", "Plan", "Section"]
@@ -59,3 +60,4 @@ class Plan:
     frames: int  # of the whole video, the start frame included
     sections: tuple[Section, ...]
     given: tuple[int, ...] = ()  # frames that are known before the first section, beside the start frame
+    gaps: Gaps = "clamped"

@@ -7,12 +7,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from longtake.backbones.architecture import CodecShape, TextShape, TransformerShape
-from longtake.errors import ConfigError
-from longtake.plan import BOTH_SIDES, INVERTED, Gaps
+from longtake.backbones.settings import Without
+from longtake.errors import ConfigError, PlanError, ScheduleError
+from longtake.plan import BOTH_SIDES, INVERTED, Gaps, find_order, order_of
+from longtake.schedule import parse
 from longtake.training.optim import OptimizerSettings
+from longtake.training.switches import (
+    ChannelConfig,
+    CorruptionConfig,
+    DownsampleConfig,
+    PrefixConfig,
+    RecycleConfig,
+    ResampleConfig,
+    Share,
+)
 
 __all__ = ["PRESETS", "CodecConfig", "LoopConfig", "SectionConfig", "read_config", "resolve_config", "write_config"]
 
@@ -72,19 +83,27 @@ class CodecConfig(StageLimits):
     compile: bool = True
 
 
-class CorruptionConfig(Config):
-    """What is done to the history in training, so that the model's own errors do not surprise it later."""
-
-    noise: float = 0.25  # the largest sigma mixed into the history
-    noisy_share: float = 0.5  # of samples
-
-
 class DiscreteConfig(Config):
     """Discretized history (+D): rounded to words by k-means on the latents of the training clips."""
 
     share: float = 0.3  # of steps, whose history is not corrupted besides
     sizes: tuple[int, ...] = (1, 16, 64, 128, 256, 1024)  # of codebooks, of which each such step draws one
     vectors: int = 1 << 19  # latent pixels that words are made from
+
+
+class UseConfig(Config):
+    """How the model reads history once it is trained, kept in its longtake.json; "model": as it does already."""
+
+    history_time: Literal["model", "same", "clean", "noisy"] = "model"  # in training, too
+    attention: Literal["model", "full", "causal"] = "model"  # in training, too
+    history_sigma: Share | Literal["model"] = "model"
+    history_guidance: Annotated[float, Field(ge=1)] | Literal["model"] = "model"
+    history_without: Without | Literal["model"] = "model"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is not left to the model."""
+        return {name: value for name, value in self.model_dump().items() if value != "model"}
 
 
 class SectionConfig(StageLimits):
@@ -115,6 +134,7 @@ class SectionConfig(StageLimits):
     second_share: float = 0.15
     starts: tuple[int, ...] = (0, 72, 144)  # images of a clip at which an encoding of it begins
     mirror: bool = True  # train on every clip and on its mirror image
+    use: UseConfig = UseConfig()
     corruption: CorruptionConfig = CorruptionConfig()
     discrete: DiscreteConfig = DiscreteConfig()
     shift: float = 3.0
@@ -129,6 +149,42 @@ class SectionConfig(StageLimits):
     dtype: Dtype = "bfloat16"
     compile: bool = True
 
+    @field_validator("schedules")
+    @classmethod
+    def _of_one_length(cls, schedules: dict[str, str]) -> dict[str, str]:
+        try:
+            made = {name: parse(name).generated for name in schedules.values()}
+        except ScheduleError as error:
+            raise ValueError(str(error)) from error
+        if len(set(made.values())) != 1:
+            several = ", ".join(f"{name} makes {frames}" for name, frames in made.items())
+            raise ValueError(f"sections of one training are of one length: {several}")
+        return schedules
+
+    @model_validator(mode="after")
+    def _can_be_planned(self) -> SectionConfig:
+        if not sum(self.shares.values()) > 0 or min(self.shares.values()) < 0:
+            raise ValueError(f"shares are {self.shares}; expected one above 0, and none below")
+        for name in self.shares:
+            try:
+                order = find_order(name)
+            except PlanError as error:
+                raise ValueError(str(error)) from error
+            schedule = self.schedules.get(order_of(name))
+            if schedule is None:
+                raise ValueError(f"shares name {name}, which has no schedule; there are {', '.join(self.schedules)}")
+            side = parse(schedule).right
+            if not order.serves(parse(schedule)):
+                raise ValueError(f"the order {name} cannot serve the schedule {schedule}: it needs {order.needs}")
+            if self.key_share and not (side.near or side.far):
+                raise ValueError(f"key_share is {self.key_share}, but {schedule} sees nothing that lies ahead")
+        return self
+
+    @property
+    def generated(self) -> int:
+        """Frames that a section of the schedules makes."""
+        return parse(next(iter(self.schedules.values()))).generated
+
 
 StageConfig = Annotated[CodecConfig | SectionConfig, Field(discriminator="stage")]
 
@@ -136,6 +192,19 @@ StageConfig = Annotated[CodecConfig | SectionConfig, Field(discriminator="stage"
 TINY_TRANSFORMER = TransformerShape(layers=2, heads=2, head_size=16, feedforward=64, text_width=32, frequencies=32)
 TINY_TEXT = TextShape(width=32, layers=1, heads=2, feedforward=64)
 TINY_LOOP = LoopConfig(steps=20, warmup=1, log_every=1, evaluate_every=1_000)
+
+PACK_LOOP = LoopConfig(steps=12_000, seconds=900)
+TRUE = CorruptionConfig(noise=0.0, noisy_share=0.0)
+ANY_NOISE = CorruptionConfig(noise=1.0, noisy_share=1.0)
+
+
+def _baseline(schedule: str, corruption: CorruptionConfig = TRUE, use: UseConfig = UseConfig()) -> SectionConfig:  # noqa: B008
+    """A method that FramePack is compared with: made forward, with a schedule and a history of its own."""
+    return SectionConfig(
+        schedules={"vanilla": schedule}, shares={"vanilla": 1.0}, key_share=0.0, loop=PACK_LOOP,
+        discrete=DiscreteConfig(share=0.0), corruption=corruption, use=use,
+    )  # fmt: skip
+
 
 PRESETS: dict[str, CodecConfig | SectionConfig] = {
     "codec/embedded": CodecConfig(loop=LoopConfig(steps=6_000, seconds=270, hold=0.4, evaluate_every=1_500)),
@@ -148,11 +217,28 @@ PRESETS: dict[str, CodecConfig | SectionConfig] = {
         stage="base", shape=TINY_TRANSFORMER, text=TINY_TEXT, loop=TINY_LOOP, batch=2, held_out_clips=2,
         sample_clips=1, starts=(0,), dtype="float32", compile=False,
     ),
-    "pack/embedded": SectionConfig(loop=LoopConfig(steps=12_000, seconds=900)),
+    "pack/embedded": SectionConfig(loop=PACK_LOOP),
     "pack/tiny": SectionConfig(
         shape=TINY_TRANSFORMER, text=TINY_TEXT, loop=TINY_LOOP, batch=2, held_out_clips=2,
         sample_clips=1, starts=(0,), dtype="float32", compile=False,
         discrete=DiscreteConfig(sizes=(1, 8), vectors=4096),
+    ),
+    "pack/corrupted": SectionConfig(
+        loop=PACK_LOOP,
+        corruption=CorruptionConfig(
+            downsample=DownsampleConfig(share=0.1), channels=ChannelConfig(share=0.1),
+            resample=ResampleConfig(share=0.1), recycle=RecycleConfig(share=0.3), prefix=PrefixConfig(share=0.15),
+        ),
+    ),
+    # The paper's Table 2. Half of the context is history: nine frames, as many as are made (paper, section 4).
+    "pack/repeated-i2v": _baseline("f1k1_g9"),
+    "pack/anchor-frame": _baseline("f1k1_x_f8k1_g9"),
+    "pack/causal": _baseline("f9k1_g9", use=UseConfig(attention="causal", history_time="clean")),
+    "pack/noisy-history": _baseline("f9k1_g9", ANY_NOISE, UseConfig(history_time="noisy", history_sigma=0.1)),
+    "pack/history-guidance": _baseline(
+        "f9k1_g9",
+        CorruptionConfig(noise=1.0, noisy_share=0.5),
+        UseConfig(history_time="noisy", history_guidance=1.5, history_without=1.0),
     ),
 }  # fmt: skip
 

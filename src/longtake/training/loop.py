@@ -16,7 +16,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from longtake.errors import NumericsError
+from longtake.errors import NumericsError, RunError
 from longtake.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from longtake.training.config import LoopConfig
 from longtake.training.optim import Optimizer, OptimizerSettings, rate
@@ -55,7 +55,14 @@ class Stage(ABC):
 
     @abstractmethod
     def loss(self, step: int) -> Mapping[str, Tensor]:
-        """The losses of step `step`; the key "loss" is minimized. A function of (seed, step) and the weights alone."""
+        """The losses of step `step`; the key "loss" is minimized.
+
+        A function of (seed, step), the weights and the memory alone.
+        """
+
+    def memory(self) -> Mapping[str, Tensor]:
+        """What steps leave behind for later ones: tensors that are changed in place, kept in checkpoints."""
+        return {}
 
     @abstractmethod
     def evaluate(self, folder: Path, step: int) -> Mapping[str, float]:
@@ -83,6 +90,7 @@ def train(
     step, spent = 0, 0.0
     if (checkpoint := load_checkpoint(folder, device=_device(state))) is not None:
         state.load(checkpoint.state)
+        _recall(stage, checkpoint, folder)
         step, spent = checkpoint.step, checkpoint.seconds
     state.write(state.master)
     clock = _Clock(spent, config.seconds, world, _device(state))
@@ -99,9 +107,9 @@ def train(
         if world.rank == 0 and step % config.evaluate_every == 0:
             yield journal.write(step, progress, clock.seconds, _evaluate(stage, state, folder, step))
         if world.rank == 0 and (clock.due(config.checkpoint_seconds) or step in config.checkpoint_steps):
-            yield Saved(step, save_checkpoint(folder, Checkpoint(step, clock.seconds, state.state())))
+            yield _save(stage, state, folder, step, clock.seconds)
     if world.rank == 0:
-        yield Saved(step, save_checkpoint(folder, Checkpoint(step, clock.seconds, state.state())))
+        yield _save(stage, state, folder, step, clock.seconds)
         yield journal.write(step, 1.0, clock.seconds, _evaluate(stage, state, folder, step))
         state.write(state.average)
         yield Saved(step, stage.export(folder / "model"))
@@ -160,6 +168,19 @@ class _Journal:
         if not math.isfinite(numbers.get("loss", 0.0)):
             raise NumericsError(f"the loss is not a number at step {step}; the last checkpoint stays. Lower the rates")
         return Logged(step, progress, seconds, numbers)
+
+
+def _save(stage: Stage, state: Optimizer, folder: Path, step: int, seconds: float) -> Saved:
+    memory = {f"memory/{name}": tensor for name, tensor in stage.memory().items()}
+    return Saved(step, save_checkpoint(folder, Checkpoint(step, seconds, {**state.state(), **memory})))
+
+
+def _recall(stage: Stage, checkpoint: Checkpoint, folder: Path) -> None:
+    for name, tensor in stage.memory().items():
+        kept = checkpoint.state.get(f"memory/{name}")
+        if kept is None or kept.shape != tensor.shape:
+            raise RunError(f"{folder}: the checkpoint is of a training without this {name}; start in another folder")
+        tensor.copy_(kept)
 
 
 def _device(state: Optimizer) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 from longtake.backbones import Backbone, BackboneSettings, Codec, PromptEncoder, find_model, load_backbone, load_codec
 from longtake.backbones.architecture import new_codec, new_text_encoder, new_tokenizer, new_transformer
 from longtake.errors import ConfigError
-from longtake.schedule import parse
+from longtake.plan import order_of
 from longtake.toybox import VOCABULARY
 from longtake.training.cache import Tracks, encode_tracks, fingerprint, load_tracks, save_tracks
 from longtake.training.clips import Clips, open_clips
@@ -58,17 +58,15 @@ def prepare(
     place, dtype = torch.device(device), getattr(torch, config.dtype)
     if (folder / "transformer").exists():
         backbone = load_backbone(folder, device=device, dtype=dtype)
-        settings = {"schedules": config.schedules, "gaps": config.gaps, "shift": config.shift}
-        backbone = replace(backbone, settings=backbone.settings.model_copy(update=settings))
     else:
         backbone = _new_backbone(config, load_codec(folder / "vae", device=device, dtype=dtype), train, place, dtype)
+    backbone = replace(backbone, settings=_settings(config, backbone.settings))
     if codec is not None:
         fresh = load_codec(find_model(codec) / "vae", device=device, dtype=dtype)
         backbone = replace(backbone, codec=fresh, codebooks={})
-    generated = parse(next(iter(config.schedules.values()))).generated
 
     def encode(source: Clips, mirror: bool) -> Tracks:
-        return encode_tracks(backbone.codec, source, config.starts, generated, place, dtype, mirror)
+        return encode_tracks(backbone.codec, source, config.starts, config.generated, place, dtype, mirror)
 
     def kept(name: str, source: Clips, mirror: bool) -> Tracks:
         if cache is None:
@@ -83,6 +81,13 @@ def prepare(
 
     tracks = kept("train.safetensors", train, config.mirror)
     return SectionStage(config, backbone, tracks, kept("held-out.safetensors", test, False), rank)
+
+
+def _settings(config: SectionConfig, before: BackboneSettings) -> BackboneSettings:
+    """What the model is trained for, and what it keeps of the settings that it had."""
+    order = before.order if order_of(before.order) in config.schedules else next(iter(config.schedules))
+    trained = {"schedules": config.schedules, "gaps": config.gaps, "shift": config.shift, "order": order}
+    return BackboneSettings.model_validate({**before.model_dump(), **trained, **config.use.settings})
 
 
 def _new_backbone(

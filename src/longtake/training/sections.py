@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from longtake.backbones import Backbone
 from longtake.backbones.pixels import to_images
 from longtake.backbones.rollout import roll_out
-from longtake.flow import draw_sigmas, interpolate, target_velocity
+from longtake.flow import denoise, draw_sigmas, interpolate, target_velocity
 from longtake.packing import History, fit_codebook, pack
-from longtake.plan import make_plan, order_of
+from longtake.plan import Section, make_plan, order_of
 from longtake.schedule import parse
 from longtake.training.cache import Tracks
 from longtake.training.config import SectionConfig
-from longtake.training.corruption import corrupt
+from longtake.training.corruption import ErrorBank, Seen, corrupt
 from longtake.training.loop import Stage
 from longtake.training.windows import Window, draw_window, every_window
 
@@ -47,6 +47,7 @@ class SectionStage(Stage):
             vectors = self._vectors()
             books = {size: fit_codebook(vectors, size, config.loop.seed) for size in missing}
             self.backbone = replace(backbone, codebooks={**backbone.codebooks, **books})
+        self.bank = self._new_bank() if config.stage == "pack" and config.corruption.recycle.share else None
         if config.compile:
             torch._dynamo.config.recompile_limit = 64  # one graph for each length of history
             for block in (*self.transformer.blocks, *self.text_encoder.encoder.block):
@@ -71,6 +72,15 @@ class SectionStage(Stage):
         track, frame, row, column = (drawn.to(self.device) for drawn in (track, frame, row, column))
         return self.tracks.latents[track, frame, :, row, column].float()
 
+    def _new_bank(self) -> ErrorBank:
+        channels, height, width = self.tracks.latents.shape[2:]
+        shape = channels, self.config.generated, height, width
+        return ErrorBank(self.config.corruption.recycle.size, shape, self.device, self.dtype)
+
+    def memory(self) -> Mapping[str, Tensor]:
+        """The bank of errors, if there is one."""
+        return {} if self.bank is None else {f"bank/{name}": tensor for name, tensor in self.bank.state().items()}
+
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Transformer (with its history patchify) and text encoder."""
         for name, parameter in self.transformer.named_parameters():
@@ -79,25 +89,26 @@ class SectionStage(Stage):
         for name, parameter in self.text_encoder.named_parameters():
             yield f"text_encoder.{name}", parameter
 
-    def _predict(self, window: Window, history: History, noisy: Tensor, sigma: Tensor, numbers: Tensor) -> Tensor:
-        packed = pack(window.section, history, self.backbone.patchify, self.backbone.axes)
+    def _predict(self, section: Section, history: History, noisy: Tensor, sigma: Tensor, numbers: Tensor) -> Tensor:
+        packed = pack(section, history, self.backbone.patchify, self.backbone.axes)
         text = self.backbone.prompts.embed(numbers)
         return self.backbone.velocity(noisy, sigma, text, packed)
 
-    def _history(self, window: Window, frames: Tensor, keys: Tensor, size: int = 0) -> History:
+    def _history(self, window: Window, seen: Seen, keys: Tensor, size: int = 0) -> History:
         """What is known to a section, rounded to a codebook of `size` words if that is not 0."""
+        frames = seen.frames
         history = History(discretization=self.backbone.discretization({"*": size} if size else {}))
         history.remember([0], frames[:, :, :1], exact=True)
-        history.remember(range(1, frames.shape[2]), frames[:, :, 1:])
+        history.remember(range(1, frames.shape[2]), frames[:, :, 1:], sigma=seen.sigma[:, 1:])
         if window.given:
-            key = 1 + len(window.section.frames) * window.given
-            history.remember([key], keys[:, window.given - 1, :, None], exact=True)
+            history.remember([window.key], keys[:, window.given - 1, :, None], exact=True)
         return history
 
     def loss(self, step: int) -> Mapping[str, Tensor]:
         """The mean squared error of the velocity on a batch of random tracks."""
         c = self.config
-        window = draw_window(c, self.tracks.lengths[0], np.random.default_rng((c.loop.seed, step)))  # one for all ranks
+        shared = np.random.default_rng((c.loop.seed, step))  # one for all ranks
+        window = draw_window(c, self.tracks.lengths[0], shared)
         draw = np.random.default_rng((c.loop.seed, step, self.rank))
         generator = torch.Generator(self.device).manual_seed(int(draw.integers(1 << 62)))
         chosen = self._sent(draw.integers(self.tracks.with_frames(window.frames), size=c.batch))
@@ -110,10 +121,39 @@ class SectionStage(Stage):
         noise = torch.randn(target.shape, generator=generator, device=self.device, dtype=torch.float32)
         noisy = interpolate(target.float(), noise, sigma)
         size = int(draw.choice(self.sizes)) if self.sizes and draw.random() < c.discrete.share else 0
-        seen = frames if size else corrupt(frames, c.corruption, generator)
-        history = self._history(window, seen, self.tracks.keys[chosen], size)
-        velocity = self._predict(window, history, noisy.to(self.dtype), sigma, numbers)
+        keeps = self.bank is not None and shared.random() < c.corruption.recycle.update
+        resamples = c.stage == "pack" and c.corruption.resample.share > shared.random()
+        keys = self.tracks.keys[chosen]
+        if size or keeps:
+            seen = Seen.clean(frames)
+        else:
+            words = self.numbers[chosen, :, wording]
+            own = self._own(window, frames, keys, words, generator) if resamples else None
+            seen = corrupt(frames, c.corruption, generator, window.near(c.corruption.prefix.frames), own, self.bank)
+        history = self._history(window, seen, keys, size)
+        velocity = self._predict(window.section, history, noisy.to(self.dtype), sigma, numbers)
+        if self.bank is not None and keeps and not size:
+            self.bank.keep(denoise(lambda x, s: velocity.float(), noisy, sigma) - target, sigma)
         return {"loss": torch.nn.functional.mse_loss(velocity.float(), target_velocity(target.float(), noise))}
+
+    @torch.no_grad()
+    def _own(self, window: Window, frames: Tensor, keys: Tensor, numbers: Tensor, generator: torch.Generator) -> Tensor:
+        """The frames, with the last sections made before as the model makes them of the true ones, noised."""
+        c, frames = self.config.corruption.resample, frames.clone()
+        for section in window.made_before(c.sections):
+            made = slice(section.frames[0], section.frames[-1] + 1)
+            history = self._history(window, Seen.clean(frames), keys)
+            words = numbers[:, (made.start - 1) // self.config.generated]
+            sigma = draw_sigmas(len(frames), generator, c.shift)
+            noise = torch.randn(frames[:, :, made].shape, generator=generator, device=self.device)
+
+            def velocity(x: Tensor, level: Tensor, section=section, history=history, words=words) -> Tensor:  # noqa: ANN001
+                return self._predict(section, history, x.to(self.dtype), level, words).float()
+
+            with torch.compiler.set_stance("force_eager"):  # its shapes are others: not worth graphs of their own
+                clean = denoise(velocity, interpolate(frames[:, :, made].float(), noise, sigma), sigma, c.steps)
+            frames[:, :, made] = clean.to(frames.dtype)
+        return frames
 
     def _sent(self, drawn: np.ndarray) -> Tensor:
         """The numbers on the device; the host does not wait for them, so that it can go on issuing work."""
@@ -138,8 +178,8 @@ class SectionStage(Stage):
             noise = torch.randn(target.shape, generator=generator, device=self.device, dtype=torch.float32)
             sigma = (torch.arange(n, device=self.device) % 9 + 1) / 10.0
             noisy = interpolate(target.float(), noise, sigma).to(self.dtype)
-            history = self._history(window, frames, tracks.keys[:n])
-            velocity = self._predict(window, history, noisy, sigma, numbers[:n, window.place, 0])
+            history = self._history(window, Seen.clean(frames), tracks.keys[:n])
+            velocity = self._predict(window.section, history, noisy, sigma, numbers[:n, window.place, 0])
             losses.append(torch.nn.functional.mse_loss(velocity.float(), target_velocity(target.float(), noise)).item())
         return float(np.mean(losses))
 

@@ -6,6 +6,7 @@ needs no padding and no mask, and missing history is absent in training as it is
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -27,11 +28,33 @@ class Window:
     frames: int  # of the whole video that the section belongs to
     place: int  # of the section in time, from 0: it makes frames 1 + place * g and on
     given: int = 0  # the section in time, from 1, whose last image is given beforehand; 0: none is
+    earlier: tuple[Section, ...] = ()  # of the same plan, in the order of making
 
     @property
     def made(self) -> slice:
         """The frames that the section makes, of a track."""
         return slice(self.section.frames[0], self.section.frames[-1] + 1)
+
+    @property
+    def key(self) -> int:
+        """The frame that is given beforehand; 0: none is."""
+        return 1 + len(self.section.frames) * self.given if self.given else 0
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """The frames made before that the section sees, the nearest first."""
+        frames = {frame for look in self.section.sees for frame in look.frames} - {0, self.key}
+        first, last = self.section.frames[0], self.section.frames[-1]
+        return tuple(sorted(frames, key=lambda f: (max(first - f, f - last), f)))
+
+    def near(self, count: int) -> tuple[int, ...]:
+        """The `count` nearest frames that the section sees, if it sees more than these; else none."""
+        return self.seen[:count] if len(self.seen) > count else ()
+
+    def made_before(self, count: int) -> tuple[Section, ...]:
+        """The last `count` of the earlier sections that the section sees, looking at frames of the window only."""
+        whole = [e for e in self.earlier if e.frames[-1] < self.frames and not {*self.seen}.isdisjoint(e.frames)]
+        return tuple(_within(section, {*range(self.frames), self.key}) for section in whole[-count:])
 
 
 @lru_cache
@@ -50,13 +73,27 @@ def _window(config: SectionConfig, order: str, sections: int, made: int, given: 
     ahead = given and key in seen and not any(key in earlier.frames for earlier in plan.sections[:made])
     track = {*section.frames, *seen} - ({key} if ahead else set())
     place = (section.frames[0] - 1) // generated
-    return Window(section, order, max(track) + 1, place, given if ahead else 0)
+    return Window(section, order, max(track) + 1, place, given if ahead else 0, plan.sections[:made])
 
 
 def _startless(window: Window) -> Window:
     """The same section where the start image is not known."""
-    sees = tuple(look for look in window.section.sees if look.frames != (0,))
-    return replace(window, section=replace(window.section, sees=sees))
+
+    def without(section: Section) -> Section:
+        return replace(section, sees=tuple(look for look in section.sees if look.frames != (0,)))
+
+    return replace(window, section=without(window.section), earlier=tuple(map(without, window.earlier)))
+
+
+def _within(section: Section, frames: Collection[int]) -> Section:
+    """The same section where only these frames are known."""
+    looks = []
+    for look in section.sees:
+        places = [place for place, frame in enumerate(look.frames) if frame in frames]
+        if places:
+            kept, at = (tuple(numbers[place] for place in places) for numbers in (look.frames, look.positions))
+            looks.append(replace(look, frames=kept, positions=at))
+    return replace(section, sees=tuple(looks))
 
 
 def plain_window(generated: int) -> Window:
@@ -69,7 +106,7 @@ def draw_window(config: SectionConfig, longest: int, draw: np.random.Generator) 
     """A random window in videos of at most `longest` frames."""
     orders = sorted(config.shares)
     if config.stage == "base":
-        return plain_window(parse(next(iter(config.schedules.values()))).generated)
+        return plain_window(config.generated)
     order = orders[
         draw.choice(len(orders), p=np.array([config.shares[o] for o in orders]) / sum(config.shares.values()))
     ]
@@ -90,7 +127,7 @@ def draw_window(config: SectionConfig, longest: int, draw: np.random.Generator) 
 def every_window(config: SectionConfig, longest: int) -> list[Window]:
     """One window of each length of history and each order: the fixed set that losses are compared on."""
     if config.stage == "base":
-        return [plain_window(parse(next(iter(config.schedules.values()))).generated)]
+        return [plain_window(config.generated)]
     windows = []
     for order in sorted(config.shares):
         most = (longest - 1) // parse(config.schedules[order_of(order)]).generated

@@ -1,0 +1,129 @@
+"""How a section reads what is known, beside what its schedule says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from longtake.backbones.backbone import Backbone
+from longtake.backbones.settings import BackboneSettings
+from longtake.flow import denoise, noise
+from longtake.packing import Compared, History, Importance, Packed, pack, rank, score
+from longtake.plan import Plan, Section
+
+__all__ = ["Context", "Draft", "Reading", "read"]
+
+CHUNK = 256  # frames of history that are compared at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """By what a section chooses and changes its history. The default takes it as it is planned."""
+
+    importance: Importance = field(default_factory=Importance)
+    sigma: float = 0.0  # of the noise that is mixed into made frames before they are seen
+    guidance: float = 1.0  # history guidance; 1: none
+    without: float | Literal["drop"] = "drop"  # what that leads away from: made frames at this sigma, or zeros
+
+    @classmethod
+    def usual(cls, settings: BackboneSettings) -> Reading:
+        """The model's own choice."""
+        s = settings
+        return cls(sigma=s.history_sigma, guidance=s.history_guidance, without=s.history_without)
+
+    @property
+    def forgets(self) -> bool:
+        """True if only those frames are read that the plan names."""
+        return self.importance.by == "time"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What sections are made of, side by side: their noise, their prompts, and the seeds that noise belongs to."""
+
+    x: Float[Tensor, "b c t h w"]
+    text: Float[Tensor, "b s d"]
+    seeds: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a section sees, and what it would see without its history if guidance leads away from that."""
+
+    packed: Packed
+    without: Packed | None = None
+
+
+@torch.no_grad()
+def read(backbone: Backbone, plan: Plan, section: Section, history: History, reading: Reading, draft: Draft) -> Context:
+    """What a section sees, packed.
+
+    Real images, the user's own, are neither noised nor dropped, and where a section sees nothing else, there is nothing
+    for history guidance to lead away from. Noise in history belongs to (seed, section). History is ranked for one video
+    at a time, since each has an order of its own.
+    """
+    if reading.importance.by != "time":
+        section = rank(section, plan, _scores(backbone, section, history, reading.importance, draft))
+
+    def packed(history: History) -> Packed:
+        return pack(section, history, backbone.patchify, backbone.axes)
+
+    seen = {frame for look in section.sees for frame in look.frames}
+    made = sorted((seen & history.known) - history.exact)
+    shown = _noised(history, made, reading.sigma, section, draft.seeds) if reading.sigma and made else history
+    if reading.guidance == 1.0 or not made:
+        return Context(packed(shown))
+    return Context(packed(shown), packed(_noised(history, made, reading.without, section, draft.seeds)))
+
+
+def _noised(
+    history: History, frames: Sequence[int], sigma: float | Literal["drop"], section: Section, seeds: Sequence[int]
+) -> History:
+    """The history with noise mixed into these frames, or with zeros for them, and known to be so."""
+    clean, changed = history.read(frames), history.copy()
+    told = clean.new_full((len(clean), len(frames)), 1.0 if sigma == "drop" else sigma, dtype=torch.float32)
+    if sigma == "drop":
+        changed.remember(frames, torch.zeros_like(clean), sigma=told)
+    else:
+        number = -1 - section.index  # another stream than that of the noise the section is made of
+        each = [noise(clean.shape[1:], seed, number, clean.device, clean.dtype) for seed in seeds]
+        changed.remember(frames, torch.lerp(clean, torch.stack(each), sigma), sigma=told)
+    return changed
+
+
+def _scores(
+    backbone: Backbone, section: Section, history: History, importance: Importance, draft: Draft
+) -> dict[int, float]:
+    """The scores of all known frames."""
+    known = sorted(history.known)
+    if importance.estimate == "first_step":
+        estimate = _first_step(backbone, section, history, draft)
+    else:
+        first, last = section.frames[0], section.frames[-1]
+        estimate = history.read([min(known, key=lambda f: max(first - f, f - last))])
+    scores: dict[int, float] = {}
+    for chunk in (known[at : at + CHUNK] for at in range(0, len(known), CHUNK)):
+        frames = history.read(chunk)
+        seconds = torch.tensor([_begins(backbone, f) for f in chunk], device=frames.device)
+        begins = _begins(backbone, section.frames[0])
+        compared = Compared(frames[0].transpose(0, 1), seconds, estimate[0].transpose(0, 1), begins)
+        scores |= zip(chunk, score(compared, importance).tolist(), strict=True)
+    return scores
+
+
+def _first_step(backbone: Backbone, section: Section, history: History, draft: Draft) -> Tensor:
+    """The clean section that the model sees in its noise, with history in order of time."""
+    packed = pack(section, history, backbone.patchify, backbone.axes)
+    pure = torch.ones(len(draft.x), device=draft.x.device)
+    return denoise(lambda x, sigma: backbone.velocity(x, sigma, draft.text, packed), draft.x, pure)
+
+
+def _begins(backbone: Backbone, frame: int) -> float:
+    """When the first image of a frame is shown, in seconds: frame 0 is one image, the others are several."""
+    ratio = backbone.codec.temporal_ratio
+    return max(0, ratio * frame - ratio + 1) / backbone.settings.fps
