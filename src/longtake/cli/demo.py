@@ -21,7 +21,7 @@ class Options:
     seconds: float = 30.0
     """How long."""
     order: str | None = None
-    """vanilla (forward) or inverted (from the end to the start image)."""
+    """vanilla (forward), inverted (from the end to the start image), anti_drifting or planned (endpoints first)."""
     seed: int = 0
     """Another seed, another video."""
     device: str = "auto"
