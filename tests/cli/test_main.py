@@ -90,8 +90,11 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(generate, there, ca
     assert generate("--dry-run", "--seed", 3) == 0
     said = capsys.readouterr()
     assert said.out.splitlines()[0] == "1 sections, 37 images of 48 x 32, 3.08 s at 12 images/s"
-    assert "order vanilla, schedule td_f1k1_x_f16k4f2k2f1k1_g9, 2 steps (euler), guidance 1, seed 3" in said.out
-    assert "54 tokens a section, at most 18 of context; about 0.0 MiB of disk" in said.out
+    assert (
+        "order vanilla, schedule td_f1k1_x_f16k4f2k2f1k1_g9_x_f1k1f2k2f4k4, 2 steps (euler), guidance 1, seed 3"
+        in said.out
+    )
+    assert "54 tokens a section, at most 12 of context; about 0.0 MiB of disk" in said.out
     assert sorted(files(there)) == ["start.png"]
 
 
@@ -99,7 +102,7 @@ def test_a_dry_run_in_json_is_one_object(generate, there, capsys):
     assert generate("--dry-run", "--json", "--order", "inverted", "--steps", 5) == 0
     row = json.loads(capsys.readouterr().out)
     assert {name: row[name] for name in ("sections", "images", "section_tokens", "context_tokens")} == {
-        "sections": 1, "images": 37, "section_tokens": 54, "context_tokens": 18,
+        "sections": 1, "images": 37, "section_tokens": 54, "context_tokens": 6,
     }  # fmt: skip
     assert (row["config"]["order"], row["config"]["steps"], row["config"]["frames"]) == ("inverted", 5, 10)
     assert sorted(files(there)) == ["start.png"]

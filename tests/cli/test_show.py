@@ -211,7 +211,9 @@ def test_the_orders_as_a_table(capsys):
 
 @pytest.mark.parametrize("arguments", [[], ["g9", "--orders"], ["g9", "--figure1"], ["--figure1", "--orders"]])
 def test_one_thing_is_drawn_at_a_time(arguments):
-    with pytest.raises(InputError, match="expected one of: the NAME of a schedule, --figure1, --orders"):
+    with pytest.raises(
+        InputError, match="expected one of: the NAME of a schedule, the folder of a run, --figure1, --orders"
+    ):
         show(*arguments)
 
 
