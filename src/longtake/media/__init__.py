@@ -1,4 +1,4 @@
-"""Files to pictures and back: images, video segments, a video that grows by appending, metadata, whole files."""
+"""Files to pictures and back: images, segments, a growing video, metadata, whole files; and statistics of pictures."""
 
 from longtake.media.images import fit, load_image, save_image
 from longtake.media.video import (
