@@ -39,6 +39,7 @@ check: lint test
 bench: $(VENV)/developer.stamp out/clips/train out/clips/held-out
 	$(BIN)/python benchmarks/constant_cost.py
 	$(BIN)/python benchmarks/embedded.py --clips out/clips/held-out --train-clips out/clips/train
+	$(BIN)/python benchmarks/codebooks.py --clips out/clips/held-out
 
 out/clips/train out/clips/held-out: | $(VENV)/developer.stamp
 	$(BIN)/python -m longtake.toybox --output $@ --clips 32 --first-seed $(if $(findstring held,$@),1000000,200000)

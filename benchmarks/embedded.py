@@ -8,7 +8,6 @@ Prints a table, writes numbers.json and contact sheets. Both sides of every comp
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -16,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from setting import arguments, device_name, open_model
 
-from longtake.backbones import load_backbone
 from longtake.backbones.pixels import to_images, to_pixels
 from longtake.backbones.rollout import roll_out
 from longtake.evaluation.embedded import camera_agreement, section_numbers, sections_of
@@ -36,29 +35,19 @@ COMMANDS = ("left", "right", "still")
 
 def main() -> None:
     """Measures everything, prints it, writes it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="embedded")
-    parser.add_argument("--clips", type=Path, required=True)
+    parser = arguments(__doc__, "out/embedded", "clips of each side; the losses need 18")
     parser.add_argument("--train-clips", type=Path, required=True)
     parser.add_argument("--config", type=Path, help="config.toml of the training; the preset otherwise")
-    parser.add_argument("--count", type=int, default=32, help="clips of each side; the losses need 18")
     parser.add_argument("--sections", type=int, default=10)
     parser.add_argument("--order", default="vanilla")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--output", type=Path, default=Path("out/embedded"))
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
-    dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
-    backbone = load_backbone(options.model, device=options.device, dtype=dtype)
+    backbone = open_model(options)
+    dtype = backbone.dtype
     held_out, training = open_clips(options.clips, options.count), open_clips(options.train_clips, options.count)
-    numbers = {
-        "device": torch.cuda.get_device_name()
-        if options.device == "cuda"
-        else f"cpu, {torch.get_num_threads()} threads"
-    }
+    numbers = {"device": device_name(options)}
     began = time.monotonic()
     numbers["codec"], real = measure_codec(backbone, held_out, options.device, dtype)
     config = PRESETS["pack/embedded"] if options.config is None else read_config(options.config)

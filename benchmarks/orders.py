@@ -9,19 +9,17 @@ seeds, and is measured in this one run. Intervals are 95%, by bootstrap over sce
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from setting import arguments, device_name, open_model
 
-from longtake.backbones import load_backbone
 from longtake.backbones.pixels import to_images, to_pixels
 from longtake.backbones.rollout import roll_out
 from longtake.evaluation.drift import Drift, bootstrap, drift_of, paired_at_equal_motion
@@ -49,26 +47,19 @@ class Arm:
 
 def main() -> None:
     """Measures everything, prints it, writes it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="embedded")
-    parser.add_argument("--clips", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=32)
+    parser = arguments(__doc__, "out/orders")
     parser.add_argument("--sections", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--words", type=int, default=128, help="of the codebook that orders are combined with")
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="of the codebooks that are swept")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--batch", type=int, default=96)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--output", type=Path, default=Path("out/orders"))
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
-    dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
-    backbone = load_backbone(options.model, device=options.device, dtype=dtype)
+    backbone = open_model(options)
     clips = open_clips(options.clips, options.count)
     arms = [Arm(order) for order in ORDERS] + [Arm("vanilla", size) for size in options.sizes]
     arms += [Arm(order, options.words) for order in ORDERS[1:]]
-    device = torch.cuda.get_device_name() if options.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    device = device_name(options)
     steps = options.steps or backbone.settings.steps
     print(f"{len(clips)} scenes, {options.sections} sections, {options.seeds} seeds, {steps} steps; {device}")
     numbers = {"device": device, "steps": steps, "bounds": bounds(backbone)}

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from longtake.backbones.backbone import Backbone
 from longtake.backbones.settings import BackboneSettings
-from longtake.flow import denoise, noise
+from longtake.flow import Velocity, denoise, guide, guide_history, noise
 from longtake.packing import Compared, History, Importance, Packed, pack, rank, score
 from longtake.plan import Plan, Section
 
-__all__ = ["Context", "Draft", "Reading", "read"]
+__all__ = ["Context", "Draft", "Reading", "Told", "read", "velocity_of"]
 
 CHUNK = 256  # frames of history that are compared at a time
 
@@ -59,6 +59,32 @@ class Context:
     without: Packed | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The prompt of a section, and the one that guidance leads away from, if any does."""
+
+    positive: Float[Tensor, "b s d"]
+    negative: Float[Tensor, "b s d"] | None = None
+    guidance: float = 1.0
+    rescale: float = 0.0
+
+
+def velocity_of(backbone: Backbone, context: Context, told: Told, history_guidance: float) -> Velocity:
+    """What a solver follows: the velocity of a section that sees `context`, guided by prompt and history."""
+
+    def velocity(x: Float[Tensor, "b c t h w"], sigma: float) -> Float[Tensor, "b c t h w"]:
+        seen = guided = backbone.velocity(x, sigma, told.positive, context.packed)
+        if told.negative is not None:
+            other = backbone.velocity(x, sigma, told.negative, context.packed)
+            guided = guide(seen, other, told.guidance, told.rescale)
+        if context.without is None:
+            return guided
+        unseen = backbone.velocity(x, sigma, told.positive, context.without)
+        return guide_history(guided, seen, unseen, history_guidance)
+
+    return velocity
+
+
 @torch.no_grad()
 def read(backbone: Backbone, plan: Plan, section: Section, history: History, reading: Reading, draft: Draft) -> Context:
     """What a section sees, packed.
@@ -73,8 +99,7 @@ def read(backbone: Backbone, plan: Plan, section: Section, history: History, rea
     def packed(history: History) -> Packed:
         return pack(section, history, backbone.patchify, backbone.axes)
 
-    seen = {frame for look in section.sees for frame in look.frames}
-    made = sorted((seen & history.known) - history.exact)
+    made = sorted((section.seen & history.known) - history.exact)
     shown = _noised(history, made, reading.sigma, section, draft.seeds) if reading.sigma and made else history
     if reading.guidance == 1.0 or not made:
         return Context(packed(shown))

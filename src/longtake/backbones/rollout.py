@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longtake.backbones.backbone import Backbone
-from longtake.backbones.reading import Draft, Reading, read
-from longtake.flow import SOLVERS, guide_history, noise, sigmas
+from longtake.backbones.reading import Draft, Reading, Told, read, velocity_of
+from longtake.flow import SOLVERS, noise, sigmas
 from longtake.packing import Discretization, History
 from longtake.plan import Plan
 
@@ -50,14 +50,7 @@ def roll_out(
         x = torch.cat([noise(shape, one, section.index, start.device, torch.float32) for one in seeds])
         context = read(backbone, plan, section, history, reading, Draft(x.to(start.dtype), text, seeds))
 
-        def velocity(x: Tensor, sigma: Tensor | float, text: Tensor = text, context=context) -> Tensor:  # noqa: ANN001
-            level = torch.full((len(x),), float(sigma), device=x.device)
-            seen = backbone.velocity(x.to(start.dtype), level, text, context.packed).float()
-            if context.without is None:
-                return seen
-            unseen = backbone.velocity(x.to(start.dtype), level, text, context.without).float()
-            return guide_history(seen, seen, unseen, reading.guidance)
-
+        velocity = velocity_of(backbone, context, Told(text), reading.guidance)
         for x in SOLVERS[solver](velocity, x, levels):  # noqa: B007 - the last one is the result
             pass
         history.remember(section.frames, x.to(start.dtype))

@@ -106,15 +106,9 @@ def run(options: Options) -> int:
     if options.name is None and options.order:
         raise InputError(f"the order {options.order}: expected the NAME of a schedule that is made in it")
     if options.name is not None and _means_a_folder(options.name):
-        return _run(options, options.name)
-    defaults = _defaults_of(options.model) if options.model else _Defaults()
-    format = _format(options, defaults)
-    if options.figure1:
-        drawing = _figure1(options, defaults, format)
-    elif options.orders:
-        drawing = _orders(options, defaults, format)
+        drawing = _run(options, options.name)
     else:
-        drawing = _schedule(options, find_schedule(str(options.name)), defaults, format)
+        drawing = _planned(options)
     if options.output:
         _write(options.output, drawing.svg())
     if options.json:
@@ -122,6 +116,17 @@ def run(options: Options) -> int:
     else:
         print(drawing.text(shutil.get_terminal_size(fallback=(100, 24)).columns))
     return 0
+
+
+def _planned(options: Options) -> _Drawing:
+    """What is planned, and not begun."""
+    defaults = _defaults_of(options.model) if options.model else _Defaults()
+    format = _format(options, defaults)
+    if options.figure1:
+        return _figure1(options, defaults, format)
+    if options.orders:
+        return _orders(options, defaults, format)
+    return _schedule(options, find_schedule(str(options.name)), defaults, format)
 
 
 PLANNING = ("seconds", "fps", "order", "gaps", "height", "width", "model")  # options of a plan
@@ -136,22 +141,15 @@ def _means_a_folder(name: str) -> bool:
     return False
 
 
-def _run(options: Options, folder: str) -> int:
-    """Draws a run."""
+def _run(options: Options, folder: str) -> _Drawing:
     from longtake.pipeline import Run, draw_run, draw_run_svg, ramp
 
     run = Run.open(Path(folder))
     given = [name for name in PLANNING if getattr(options, name) is not None]
     if given:
         raise InputError(f"--{given[0]} is for the plan of a schedule; {folder} is a run, which has its own")
-    if options.output:
-        _write(options.output, draw_run_svg(run))
-    if options.json:
-        print(json.dumps(_run_table(run)))
-    else:
-        columns = shutil.get_terminal_size(fallback=(100, 24)).columns
-        print(draw_run(run, columns, ramp(sys.stdout.encoding)))
-    return 0
+    levels = ramp(sys.stdout.encoding)
+    return _Drawing(lambda columns: draw_run(run, columns, levels), lambda: draw_run_svg(run), lambda: _run_table(run))
 
 
 def _run_table(run: Run) -> dict[str, Any]:

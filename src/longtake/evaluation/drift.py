@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from longtake.evaluation.embedded import sections_of
 from longtake.evaluation.metrics import camera_flow, color_statistics, sharpness
-from longtake.pipeline.motion import displacement
+from longtake.pipeline.motion import motion
 
 __all__ = ["Drift", "Interval", "bootstrap", "drift_of", "paired_at_equal_motion"]
 
@@ -35,12 +36,12 @@ def drift_of(video: np.ndarray, images: int = 36) -> Drift:
     seen = video[::STRIDE]
     part = max(1, round(SHARE * len(seen)))
     first, last = seen[:part], seen[-part:]
-    sections = [video[1 + images * k : 1 + images * (k + 1)] for k in range((len(video) - 1) // images)]
+    sections = sections_of(video, images)
     sharp = sharpness(first)
     return Drift(
         sharpness=abs(sharp - sharpness(last)) / max(sharp, 1e-6),
         color=float(np.linalg.norm(color_statistics(first) - color_statistics(last))),
-        motion=float(np.mean([displacement(s[:-1:STRIDE], s[1::STRIDE]) for s in sections])),
+        motion=float(np.mean([motion(section, STRIDE) for section in sections])),
         background=tuple(camera_flow(section) for section in sections),
     )
 

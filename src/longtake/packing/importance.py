@@ -107,12 +107,11 @@ def rank(section: Section, plan: Plan, scores: Mapping[int, float]) -> Section:
     reach only so far, and positions beyond were never trained: there a frame from farther away stands where the
     outermost span ends, just as a tail does one place further out. Order in time is kept, distances are cut short.
     """
-    left, right = plan.schedule.left, plan.schedule.right
+    left, right, ahead = plan.schedule.left, plan.schedule.right, plan.schedule.ahead
     anchors = _anchors(section, left.far)
     looks, first, last = section.sees[anchors:], section.frames[0], section.frames[-1]
     past = _ranked(left, left.near[::-1], [x for x in looks if x.frames[0] < first], first, -1, scores, plan.gaps)
-    spans = right.near or right.far
-    future = _ranked(right, spans, [x for x in looks if x.frames[0] > last], last, 1, scores, plan.gaps)
+    future = _ranked(right, ahead, [x for x in looks if x.frames[0] > last], last, 1, scores, plan.gaps)
     return replace(section, sees=(*section.sees[:anchors], *past[::-1], *future))
 
 
@@ -161,6 +160,5 @@ def _ranked(
             found.append(look(chosen, span.kernel, outermost))
         taken += span.frames
     if side.tail in ("ta", "tc") and ranked[taken:]:
-        coarsest = max((span.kernel for span in side.near), key=lambda k: k.t * k.h * k.w)
-        found.append(look(ranked[taken:], coarsest, outermost + direction, side.tail))
+        found.append(look(ranked[taken:], side.coarsest, outermost + direction, side.tail))
     return found

@@ -12,6 +12,7 @@ from typing import Literal
 from longtake.pipeline.meter import Meter
 from longtake.pipeline.run import Run
 from longtake.plan import Section
+from longtake.plan.draw import round_step
 
 __all__ = ["CURVES", "Curve", "Row", "amount", "draw_run", "ramp", "rows_of", "settings_of", "sparkline", "squeezed"]
 
@@ -165,7 +166,7 @@ def _curves(rows: tuple[Row, ...], columns: int, levels: str) -> list[str]:
 
 def _axis(seconds: float, columns: int) -> str:
     """Round times above their columns."""
-    step = next(s for s in (0.1 * m * 10**e for e in range(9) for m in (1, 2, 5)) if s * columns >= 10 * seconds)
+    step = round_step(10 * seconds / columns)
     ticks = ""
     for i in range(int(seconds / step) + 1):
         tick = f"{i * step:g} s"

@@ -50,7 +50,7 @@ class StreamDecoder:
         elif self.stream is None:  # after a stop: the stream is brought to where it was
             self.stream = self.codec.stream()
             known = range(max(0, first - self.codec.lead(self.generated)), first)
-            self.stream.warm_up(frames_of(self.run, self.plan.sections, known), self.generated)
+            self.stream.warm_up(frames_of(self.run, self.plan.by_place(), known), self.generated)
         yield Decoded(place, to_images(self.stream.decode(latents))[0])
 
 
@@ -60,7 +60,7 @@ class ContextDecoder:
     def __init__(self, run: Run, plan: Plan, codec: Codec) -> None:
         self.run, self.plan, self.codec = run, plan, codec
         self.generated = plan.schedule.generated
-        self.by_place = {(s.frames[0] - 1) // self.generated: s for s in plan.sections}
+        self.by_place = plan.by_place()
 
     def add(self, section: Section, latents: Float[Tensor, "1 c t h w"]) -> Iterator[Decoded]:
         """The images of those sections that can be decoded now and are not on disk."""
@@ -76,7 +76,7 @@ class ContextDecoder:
     def _decode(self, place: int) -> Decoded:
         first = self.by_place[place].frames[0]
         left = first - min(CONTEXT, self.generated) if place > 1 else 0
-        known = frames_of(self.run, self.plan.sections, range(left, first + self.generated))
+        known = frames_of(self.run, self.by_place, range(left, first + self.generated))
         if place == 0:
             return Decoded(0, to_images(self.codec.decode(known))[0])
         context, own = known.split((first - left, self.generated), dim=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from longtake.backbones import Backbone, load_backbone
 from longtake.backbones.pixels import to_pixels
-from longtake.backbones.reading import Context, Draft, Reading, read
+from longtake.backbones.reading import Draft, Reading, Told, read, velocity_of
 from longtake.errors import ModelError, NumericsError, OutputError
-from longtake.flow import SOLVERS, guide, guide_history, noise, sigmas
+from longtake.flow import SOLVERS, noise, sigmas
 from longtake.media import fit, load_image, write_video
 from longtake.packing import History, Importance
 from longtake.pipeline.decoding import Decoded, decoder_for
@@ -28,8 +28,6 @@ from longtake.pipeline.run import Run, frames_of
 from longtake.plan import Plan, Section
 
 __all__ = ["generate", "make", "reroll"]
-
-Velocity = Callable[[Tensor, Tensor | float], Tensor]
 
 
 def generate(
@@ -100,19 +98,19 @@ def _sections(run: Run, plan: Plan, backbone: Backbone) -> Iterator[Event]:
     history.remember((0,), _start(run, backbone), exact=True)
     decoder = decoder_for(run, plan, backbone.codec)
     reading = _reading(config)
-    last_read = {f: s.index for s in plan.sections for look in s.sees for f in look.frames}
-    text = _texts(run, backbone)
-    start_image = load_image(run.folder / "start.png")
+    last_read = {f: s.index for s in plan.sections for f in s.seen}
+    told = _told(config, backbone)
+    by_place, start_image = plan.by_place(), load_image(run.folder / "start.png")
     images = sum(run.segment(place).images for place in range(len(plan.sections)) if run.has_segment(place))
     for section in plan.sections:
         began = time.monotonic()
         if not run.has_section(section.index):
-            run.write_section(section, (yield from _solve(run, plan, section, history, backbone, text)))
+            run.write_section(section, (yield from _solve(run, plan, section, history, backbone, told)))
         latents = run.read_section(section).to(backbone.device)  # as whoever goes on reads it, to the bit
         history.remember(section.frames, latents)
         meters = list[Meter]()
         for decoded in decoder.add(section, latents):
-            meters.append(_meter(run, plan, decoded, start_image))
+            meters.append(_meter(run, by_place, decoded, start_image))
             run.write_meter(meters[-1])  # before the images: where these are on disk, nothing is decoded again
             run.write_images(decoded.place, decoded.images)
             images += len(decoded.images)
@@ -121,9 +119,9 @@ def _sections(run: Run, plan: Plan, backbone: Backbone) -> Iterator[Event]:
         yield SectionDone(section, latents, images, time.monotonic() - began, tuple(meters))
 
 
-def _meter(run: Run, plan: Plan, decoded: Decoded, start_image: np.ndarray) -> Meter:
-    first = 1 + plan.schedule.generated * decoded.place
-    latents = frames_of(run, plan.sections, range(first - 1, first + plan.schedule.generated))
+def _meter(run: Run, by_place: Mapping[int, Section], decoded: Decoded, start_image: np.ndarray) -> Meter:
+    made = by_place[decoded.place].frames
+    latents = frames_of(run, by_place, range(made[0] - 1, made[-1] + 1))
     return measure(decoded.place, decoded.images, latents, start_image, run.read_start())
 
 
@@ -148,16 +146,14 @@ def _reading(config: Config) -> Reading:
     return Reading(importance, c.history_sigma, c.history_guidance, c.history_without)
 
 
-def _solve(
-    run: Run, plan: Plan, section: Section, history: History, backbone: Backbone, text: tuple[Tensor, Tensor | None]
-) -> Iterator[Event]:
+def _solve(run: Run, plan: Plan, section: Section, history: History, backbone: Backbone, told: Told) -> Iterator[Event]:
     """The latents of one section, with a `Step` for each step; returns them."""
     config = run.config
     _, c, h, w = history.shape
     seed = config.seed_of(section.index)
     x = noise((1, c, len(section.frames), h, w), seed, section.index, backbone.device)
-    context = read(backbone, plan, section, history, _reading(config), Draft(x, text[0], [seed]))
-    velocity = _velocity(run, backbone, text, context)
+    context = read(backbone, plan, section, history, _reading(config), Draft(x, told.positive, [seed]))
+    velocity = velocity_of(backbone, context, told, config.history_guidance)
     for number, x in enumerate(SOLVERS[config.solver](velocity, x, sigmas(config.steps, config.shift)), start=1):
         yield Step(section, number, x)
     if not torch.isfinite(x).all():
@@ -169,26 +165,13 @@ def _solve(
     return x
 
 
-def _velocity(run: Run, backbone: Backbone, text: tuple[Tensor, Tensor | None], context: Context) -> Velocity:
-    positive, negative = text
-
-    def velocity(x: Float[Tensor, "1 c t h w"], sigma: Tensor | float) -> Float[Tensor, "1 c t h w"]:
-        level = torch.full((1,), float(sigma), device=x.device)
-        v = guided = backbone.velocity(x, level, positive, context.packed)
-        if negative is not None:
-            other = backbone.velocity(x, level, negative, context.packed)
-            guided = guide(v, other, run.config.guidance, run.config.guidance_rescale)
-        if context.without is None:
-            return guided
-        unseen = backbone.velocity(x, level, positive, context.without)
-        return guide_history(guided, v, unseen, run.config.history_guidance)
-
-    return velocity
-
-
-def _texts(run: Run, backbone: Backbone) -> tuple[Tensor, Tensor | None]:
-    positive = backbone.prompts.encode([run.config.prompt])
-    return positive, backbone.prompts.encode([run.config.negative_prompt]) if run.config.guidance > 1.0 else None
+def _told(config: Config, backbone: Backbone) -> Told:
+    """The prompts, the negative one if guidance leads away from it."""
+    positive = backbone.prompts.encode([config.prompt])
+    if config.guidance == 1.0:
+        return Told(positive)
+    negative = backbone.prompts.encode([config.negative_prompt])
+    return Told(positive, negative, config.guidance, config.guidance_rescale)
 
 
 def _unread(backbone: Backbone, prompt: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longtake.media.statistics import color_distance, sharpness
-from longtake.pipeline.motion import displacement
+from longtake.pipeline.motion import motion
 
 __all__ = ["Meter", "measure"]
 
@@ -51,12 +51,12 @@ def measure(
     means, variance = _moments(latents[:, :, 1:])
     start_means, start_variance = _moments(start)
     changes = latents.diff(dim=2).square().mean((0, 1, 3, 4)).sqrt()
-    seen, after = images[::STRIDE], images[1::STRIDE]
+    seen = images[::STRIDE]
     return Meter(
         place,
         sharpness=_kept(sharpness(seen) / max(sharpness(start_image[None]), ROUNDING)),
         color=_kept(color_distance(seen, start_image[None])),
-        motion=_kept(displacement(seen[: len(after)], after)),
+        motion=_kept(motion(images, STRIDE)),
         latent_mean=_kept((means - start_means).square().mean().sqrt().item()),
         latent_std=_kept((variance / start_variance.clamp(min=FAINT)).sqrt().item()),
         jump=_kept((changes[0] / changes.mean().clamp(min=FAINT)).item()),

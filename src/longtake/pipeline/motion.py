@@ -16,7 +16,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, interpolate, pad
 
 from longtake.media.statistics import luma
 
-__all__ = ["displacement", "optical_flow"]
+__all__ = ["displacement", "motion", "optical_flow"]
 
 LONG_SIDE = 80  # about so many pixels of a reduced picture: halves of the embedded model's, tenths of 480p's
 COARSEST = 8  # pixels of the shorter side of the smallest picture, at least
@@ -36,6 +36,12 @@ def displacement(before: np.ndarray, after: np.ndarray) -> float:
     2.0
     """
     return float(np.linalg.norm(optical_flow(before, after).numpy(), axis=1).mean())
+
+
+def motion(images: np.ndarray, stride: int) -> float:
+    """The mean length of the flow from every `stride`-th of uint8 images "T H W 3" to its next, in pixels an image."""
+    after = images[1::stride]
+    return displacement(images[::stride][: len(after)], after)
 
 
 def optical_flow(before: np.ndarray, after: np.ndarray) -> Float[Tensor, "n 2 h w"]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -316,11 +316,12 @@ def _read_latents(path: Path) -> tuple[Tensor, dict]:
         raise RunError(f"{path}: cannot be read ({error}); delete it to have it made again") from error
 
 
-def frames_of(run: Run, sections: Sequence[Section], frames: range) -> Float[Tensor, "1 c t h w"]:
-    """Latents of frames that follow each other and are finished, from disk; each file is read once."""
+def frames_of(run: Run, by_place: Mapping[int, Section], frames: range) -> Float[Tensor, "1 c t h w"]:
+    """Latents of frames that follow each other and are finished, from disk; only the files that hold them are read."""
     parts = [run.read_start()] if 0 in frames else []
-    for section in sorted(sections, key=lambda s: s.frames):
-        wanted = [at for at, frame in enumerate(section.frames) if frame in frames]
-        if wanted:
-            parts.append(run.read_section(section)[:, :, wanted[0] : wanted[-1] + 1])
+    if frames.stop > 1:
+        for place in range((max(1, frames.start) - 1) // run.generated, (frames.stop - 2) // run.generated + 1):
+            section = by_place[place]
+            first = section.frames[0]
+            parts.append(run.read_section(section)[:, :, max(0, frames.start - first) : frames.stop - first])
     return torch.cat(parts, dim=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from longtake.plan.draw import Format, Stage, ends, walk
+from longtake.plan.draw import Format, Stage, ends, round_step, walk
 from longtake.plan.section import Look, Plan, Section
 from longtake.plan.sheet import MARGIN, WIDTH, Block, text
 from longtake.schedule import Kernel, Schedule
@@ -92,7 +92,7 @@ def runs_of(numbers: Sequence[int]) -> list[range]:
 def axis(seconds: float, height: float, left: float = STRIP, right: float = STRIP_END) -> Iterator[str]:
     """Lines behind a chart of that height at round times, and the times above it."""
     scale = (right - left) / seconds
-    step = next(s for s in (0.1 * m * 10**e for e in range(9) for m in (1, 2, 5)) if s * scale >= 48)
+    step = round_step(48 / scale)
     for i in range(int(seconds / step) + 1):
         x = left + i * step * scale
         yield f'<path class="line" d="M{x:.1f} -4V{height:.1f}"/>' + text(x, -8, f"{i * step:g} s", "sub small middle")

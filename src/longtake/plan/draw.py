@@ -10,7 +10,19 @@ from longtake.plan.section import Plan, Section
 from longtake.plan.sight import Known
 from longtake.schedule import Kernel, Schedule, Side, Span, Tail
 
-__all__ = ["Format", "Stage", "axis", "draw_plan", "draw_schedule", "ends", "legend", "marks_of", "strip", "walk"]
+__all__ = [
+    "Format",
+    "Stage",
+    "axis",
+    "draw_plan",
+    "draw_schedule",
+    "ends",
+    "legend",
+    "marks_of",
+    "round_step",
+    "strip",
+    "walk",
+]
 
 ROWS = 60  # sections that are drawn before some are left out
 BAR = 40  # columns of the longest bar
@@ -150,7 +162,7 @@ def draw_plan(plan: Plan, format: Format, columns: int = 100) -> str:
 
 def legend(marks: dict[Kernel, str], per_column: int, columns: int, more: Sequence[str] = ()) -> list[str]:
     """What the characters of a strip mean, in as many lines as it takes."""
-    finest_first = sorted(marks, key=lambda kernel: (_volume(kernel), kernel.t, kernel.h))
+    finest_first = sorted(marks, key=lambda kernel: (kernel.volume, kernel.t, kernel.h))
     seen = " ".join(marks[kernel] for kernel in finest_first)
     entries = ["# made", *([f"{seen} seen through {', '.join(map(str, finest_first))}"] if marks else []), *more]
     lines = [""]
@@ -170,6 +182,15 @@ def walk(plan: Plan, most: int) -> Iterator[Stage | int]:
         elif section.index == out.start:
             yield len(out)
         known.add(range(section.frames[0], section.frames[-1] + 1))
+
+
+def round_step(least: float, finest: float = 0.1) -> float:
+    """The smallest of 1, 2, 5, 10, ... times `finest` that is not below `least`: from tick to tick of a scale of time.
+
+    >>> round_step(0.9), round_step(13.0)
+    (1.0, 20.0)
+    """
+    return next(step for step in (finest * m * 10**e for e in range(12) for m in (1, 2, 5)) if step >= least)
 
 
 def ends(numbers: tuple[int, ...]) -> str:
@@ -205,16 +226,12 @@ def strip(row: Stage, frames: int, per_column: int, marks: dict[Kernel, str]) ->
     for run in row.known:
         put("-", [*range(run.start, run.stop, per_column), run.stop - 1])
     put("#", row.section.frames)
-    for look in sorted(row.section.sees, key=lambda look: (not look.tail, -_volume(look.kernel))):
+    for look in sorted(row.section.sees, key=lambda look: (not look.tail, -look.kernel.volume)):
         put("t" if look.tail else marks[look.kernel], look.frames)
     for column, count in made.items():
         if column == most or 2 * count > per_column:
             columns[column] = "#"
     return "".join(columns).rstrip()
-
-
-def _volume(kernel: Kernel) -> int:
-    return kernel.t * kernel.h * kernel.w
 
 
 def axis(frames: int, per_column: int) -> str:

@@ -204,7 +204,7 @@ def make_plan(
     stray = [f for f in given if not 0 < f <= frames]
     if stray:
         raise PlanError(f"frame {stray[0]} cannot be given: expected 1 to {frames}, which follows the last one made")
-    if given and not (schedule.right.near or schedule.right.far):
+    if given and not schedule.ahead:
         raise PlanError(f"the schedule {schedule} sees nothing that lies ahead; one that does: {BOTH_SIDES}")
     g = schedule.generated
     places, known, sections = -(-(frames - 1) // g), Known([0, *given]), list[Section]()

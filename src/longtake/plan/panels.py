@@ -13,7 +13,7 @@ from longtake.errors import PlanError
 from longtake.plan.cards import colors_of
 from longtake.plan.chart import runs_of
 from longtake.plan.comparison import chosen, length, sections_until, title
-from longtake.plan.draw import Format
+from longtake.plan.draw import Format, round_step
 from longtake.plan.orders import ORDERS
 from longtake.plan.section import Plan, Section
 from longtake.plan.sheet import MARGIN, WIDTH, Block, sheet, text
@@ -49,14 +49,10 @@ def draw_orders_svg(plans: Sequence[Plan], format: Format) -> str:
     n = len(plans[0].sections)
     if n > MOST:
         raise PlanError(f"{n} sections: a picture of the orders has room for {MOST}; ask for fewer seconds")
-    kernels = sorted({kernel for plan in plans for kernel in plan.schedule.kernels}, key=_volume)
+    kernels = sorted({kernel for plan in plans for kernel in plan.schedule.kernels}, key=lambda kernel: kernel.volume)
     colors = colors_of(tuple(kernels))
     panels = [_panel(plan, format, colors) for plan in plans]
     return sheet("Orders of making one video", [_head(plans[0], format), *panels, _legend(colors)], STYLE + _motion(n))
-
-
-def _volume(kernel: Kernel) -> int:
-    return kernel.t * kernel.h * kernel.w
 
 
 def _head(plan: Plan, format: Format) -> Block:
@@ -228,7 +224,7 @@ def _block(section: Section, ribbon: _Ribbon, n: int) -> Iterator[str]:
 
 def _times(seconds: float) -> list[float]:
     """Times with a tick: a dozen at most."""
-    step = next(s for s in (m * 10**e for e in range(-2, 9) for m in (1, 2, 5)) if seconds / s <= 12)
+    step = round_step(seconds / 12, finest=0.01)
     return [i * step for i in range(int(seconds / step) + 1)]
 
 

@@ -55,7 +55,7 @@ def find_shifts(schedule: Schedule, made: range, sections: int, left: range, rig
         return Shifts(0, 0, 0)
     g, side = schedule.generated, schedule.left
     widest = WIDEST * g
-    if side.near or not (schedule.right.near or schedule.right.far):
+    if side.near or not schedule.ahead:
         begin = side.far_frames + side.near_frames
         gap = min(made.start - left.stop, widest)
     else:

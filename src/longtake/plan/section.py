@@ -46,6 +46,11 @@ class Section:
     positions: tuple[int, ...]
     sees: tuple[Look, ...]
 
+    @property
+    def seen(self) -> frozenset[int]:
+        """The frames that it looks at."""
+        return frozenset(frame for look in self.sees for frame in look.frames)
+
     def context_tokens(self, height: int, width: int) -> int:
         """Tokens of everything that the section sees, on a latent grid."""
         return sum(look.tokens(height, width) for look in self.sees)
@@ -61,3 +66,7 @@ class Plan:
     sections: tuple[Section, ...]
     given: tuple[int, ...] = ()  # frames that are known before the first section, beside the start frame
     gaps: Gaps = "clamped"
+
+    def by_place(self) -> dict[int, Section]:
+        """The sections by their place in time, from 0."""
+        return {(section.frames[0] - 1) // self.schedule.generated: section for section in self.sections}

@@ -74,7 +74,7 @@ def see(
     nearest to it on their side, a run of neighbors, be there a gap between or not; positions keep the gap.
     """
     left, right = known.before(made.start), known.after(made.stop)
-    spans = schedule.right.near or schedule.right.far
+    spans = schedule.ahead
     shifts = find_shifts(schedule, made, sections, left, right, gaps)
     oldest = left.stop - schedule.left.near_frames
     newest = right.start + sum(span.frames for span in spans)
@@ -123,5 +123,4 @@ def _tail(side: Side, frames: tuple[int, ...], nearest: int, shift: int, gaps: G
     """What no span of a side shows, if its tail is kept and there is any."""
     if side.tail not in ("ta", "tc") or not frames:
         return []
-    coarsest = max((span.kernel for span in side.near), key=lambda k: k.t * k.h * k.w)
-    return [Look(frames, coarsest, tail_positions(frames, nearest, shift, gaps), side.tail)]
+    return [Look(frames, side.coarsest, tail_positions(frames, nearest, shift, gaps), side.tail)]

@@ -89,7 +89,7 @@ def _price(schedule: Schedule, format: Format) -> str:
 
 def _halvings(kernel: Kernel) -> int:
     """How often a frame's tokens are halved, against k1."""
-    return round(log2(kernel.t * kernel.h * kernel.w / 4))
+    return round(log2(kernel.volume / 4))
 
 
 def _colors(schedule: Schedule) -> dict[Kernel, str]:

@@ -49,7 +49,7 @@ def rate_of(schedule: Schedule) -> Fraction:
     >>> rate_of(parse("td_f16k4f2k2f1k1_g9"))
     Fraction(3, 2)
     """
-    pixels = ((span.frames, span.kernel.t * span.kernel.h * span.kernel.w) for span in schedule.spans)
+    pixels = ((span.frames, span.kernel.volume) for span in schedule.spans)
     return sum((Fraction(frames * BASE, volume) for frames, volume in pixels), Fraction(0))
 
 

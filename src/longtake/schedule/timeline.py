@@ -26,6 +26,11 @@ class Kernel:
         regular = self.h == self.w == 2 * self.t
         return f"k{self.t}" if regular else f"k{self.t}h{self.h}w{self.w}"
 
+    @property
+    def volume(self) -> int:
+        """Latent pixels that it covers."""
+        return self.t * self.h * self.w
+
     def tokens(self, frames: int, height: int, width: int) -> int:
         """Tokens of `frames` latent frames on a latent grid, each side padded to a multiple of the kernel.
 
@@ -58,6 +63,11 @@ class Side:
     def near_frames(self) -> int:
         """Frames in the spans next to the made ones."""
         return sum(span.frames for span in self.near)
+
+    @property
+    def coarsest(self) -> Kernel:
+        """The coarsest kernel of the spans next to the made frames, of which there are some."""
+        return max((span.kernel for span in self.near), key=lambda kernel: kernel.volume)
 
     @property
     def far_frames(self) -> int:
@@ -100,9 +110,14 @@ class Schedule:
         return (*self.left.far, *self.left.near, *self.right.near, *self.right.far)
 
     @property
+    def ahead(self) -> tuple[Span, ...]:
+        """The spans of the future, in time order: next to the made frames, or beyond a gap if none are."""
+        return self.right.near or self.right.far
+
+    @property
     def kernels(self) -> tuple[Kernel, ...]:
         """The distinct kernels, finest first."""
-        return tuple(sorted({s.kernel for s in self.spans}, key=lambda k: (k.t * k.h * k.w, k.t, k.h)))
+        return tuple(sorted({s.kernel for s in self.spans}, key=lambda k: (k.volume, k.t, k.h)))
 
     def context_tokens(self, height: int, width: int) -> int:
         """Tokens of a full history on a latent grid, without its tail and without the made frames."""

@@ -173,10 +173,9 @@ class SectionConfig(StageLimits):
             schedule = self.schedules.get(order_of(name))
             if schedule is None:
                 raise ValueError(f"shares name {name}, which has no schedule; there are {', '.join(self.schedules)}")
-            side = parse(schedule).right
             if not order.serves(parse(schedule)):
                 raise ValueError(f"the order {name} cannot serve the schedule {schedule}: it needs {order.needs}")
-            if self.key_share and not (side.near or side.far):
+            if self.key_share and not parse(schedule).ahead:
                 raise ValueError(f"key_share is {self.key_share}, but {schedule} sees nothing that lies ahead")
         return self
 

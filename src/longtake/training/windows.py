@@ -43,7 +43,7 @@ class Window:
     @property
     def seen(self) -> tuple[int, ...]:
         """The frames made before that the section sees, the nearest first."""
-        frames = {frame for look in self.section.sees for frame in look.frames} - {0, self.key}
+        frames = self.section.seen - {0, self.key}
         first, last = self.section.frames[0], self.section.frames[-1]
         return tuple(sorted(frames, key=lambda f: (max(first - f, f - last), f)))
 
@@ -64,14 +64,12 @@ def _plan(schedule: str, frames: int, order: str, gaps: Gaps, given: tuple[int, 
 
 def _window(config: SectionConfig, order: str, sections: int, made: int, given: int = 0) -> Window:
     """The section made at a place of a plan, the end of the section `given` in time known to it if that is ahead."""
-    schedule = config.schedules[order_of(order)]
-    generated = parse(schedule).generated
+    schedule, generated = config.schedules[order_of(order)], config.generated
     key = 1 + generated * given
     plan = _plan(schedule, 1 + generated * sections, order, config.gaps, (key,) if given else ())
     section = plan.sections[made]
-    seen = {frame for look in section.sees for frame in look.frames}
-    ahead = given and key in seen and not any(key in earlier.frames for earlier in plan.sections[:made])
-    track = {*section.frames, *seen} - ({key} if ahead else set())
+    ahead = given and key in section.seen and not any(key in earlier.frames for earlier in plan.sections[:made])
+    track = {*section.frames, *section.seen} - ({key} if ahead else set())
     place = (section.frames[0] - 1) // generated
     return Window(section, order, max(track) + 1, place, given if ahead else 0, plan.sections[:made])
 
@@ -110,7 +108,7 @@ def draw_window(config: SectionConfig, longest: int, draw: np.random.Generator) 
     order = orders[
         draw.choice(len(orders), p=np.array([config.shares[o] for o in orders]) / sum(config.shares.values()))
     ]
-    most = (longest - 1) // parse(config.schedules[order_of(order)]).generated
+    most = (longest - 1) // config.generated
     kind = draw.random()
     if kind < config.first_share:
         made = 0
@@ -130,6 +128,6 @@ def every_window(config: SectionConfig, longest: int) -> list[Window]:
         return [plain_window(config.generated)]
     windows = []
     for order in sorted(config.shares):
-        most = (longest - 1) // parse(config.schedules[order_of(order)]).generated
+        most = (longest - 1) // config.generated
         windows += [_window(config, order, most, made) for made in range(most)]
     return windows
