@@ -428,3 +428,12 @@ def test_codebooks_of_another_codec_are_refused(tiny_backbone_folder, tmp_path):
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(ModelError, match="these codebooks belong to another codec"):
         load_backbone(model)
+
+
+def test_codebooks_that_cannot_be_written_are_an_error_of_the_project(tiny_backbone_folder, tmp_path):
+    model = with_codebook(tiny_backbone_folder, tmp_path)
+    backbone = load_backbone(model)
+    (model / "codebooks.safetensors").unlink()
+    (model / "codebooks.safetensors").mkdir()
+    with pytest.raises(OutputError, match="the codebooks could not be written"):
+        backbone.save(model)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from longtake.backbones.codec import Codec
 from longtake.backbones.weights import read_note, read_shapes, read_tensors
-from longtake.errors import ModelError
+from longtake.errors import ModelError, OutputError
 from longtake.packing import Codebook
 
 __all__ = ["CODEBOOKS", "check_sizes", "codebook_sizes", "load_codebooks", "save_codebooks"]
@@ -55,7 +55,15 @@ def load_codebooks(folder: Path, codec: Codec, device: torch.device | str = "cpu
 
 
 def save_codebooks(folder: Path, codebooks: Mapping[int, Codebook], codec: Codec) -> None:
-    """Writes codebooks into a model folder; nothing if there are none."""
-    if codebooks:
-        tensors = {f"words.{size}": book.words.float().cpu().contiguous() for size, book in codebooks.items()}
-        save_file(tensors, folder / CODEBOOKS, metadata={"codec": codec.fingerprint})
+    """Writes codebooks into a model folder; nothing if there are none.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written.
+    """
+    if not codebooks:
+        return
+    tensors = {f"words.{size}": book.words.float().cpu().contiguous() for size, book in codebooks.items()}
+    try:
+        (folder / CODEBOOKS).write_bytes(save(tensors, metadata={"codec": codec.fingerprint}))
+    except OSError as error:
+        raise OutputError(f"{folder}: the codebooks could not be written ({error})") from error
