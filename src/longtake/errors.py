@@ -3,6 +3,7 @@
     LongtakeError
     |- ScheduleError    a schedule name that cannot be read
     |- PlanError        an order, a length or a schedule that do not go together
+    |- StoryboardError  prompts, images and times that cannot be read or do not fit the video
     |- InputError       an image, a video, a size or a number that cannot be used
     |- OutputError      a file or folder that cannot be written; what was finished before stays
     |- ModelError       a model that is unknown, incomplete, unsafe or does not fit its config
@@ -24,6 +25,10 @@ class ScheduleError(LongtakeError):
 
 class PlanError(LongtakeError):
     """An order, a length or a schedule that do not go together."""
+
+
+class StoryboardError(LongtakeError):
+    """Prompts, images and times that cannot be read or do not fit the video."""
 
 
 class InputError(LongtakeError):

@@ -92,7 +92,7 @@ def test_what_is_asked_for_is_followed():
     assert (config.order, config.gaps, config.steps, config.solver) == ("inverted", "true", 3, "unipc")
     assert (config.guidance, config.height, config.width, config.scale, config.crf) == (1.0, 96, 160, 2, 20)
     assert (config.prompt, config.negative_prompt) == ("a ball", "blur")
-    assert [config.seed_of(section) for section in range(3)] == [5, 9, 5]
+    assert [config.seed_of(section) for section in config.plan().sections] == [5, 9, 5]
 
 
 def test_a_schedule_without_an_order_gets_one_that_can_serve_it():

@@ -65,7 +65,7 @@ def rows_of(run: Run) -> tuple[Row, ...]:
     def row(place: int, section: Section) -> Row:
         segment = run.segment(place)
         ends = min(config.images, segment.first + segment.images)
-        seed, made = config.seed_of(section.index), run.has_section(section.index)
+        seed, made = config.seed_of(section), run.has_section(section.index)
         return Row(section, segment.first / config.fps, ends / config.fps, seed, made, meters.get(place))
 
     in_time = sorted(config.plan().sections, key=lambda section: section.frames)

@@ -42,8 +42,10 @@ def generate(
     """
     find_device(device)
     checked = preflight(request, output, folder)
-    image = fit(load_image(request.image), checked.config.height, checked.config.width)
-    run = Run.create(folder, request, checked.config, image, output)
+    size = checked.config.height, checked.config.width
+    image = fit(load_image(request.image), *size)
+    keys = {key.frame: fit(load_image(key.image), *size) for key in checked.script.keys}
+    run = Run.create(folder, request, checked.config, image, output, keys)
     yield from make(run, output, backbone, device)
 
 
@@ -82,7 +84,7 @@ def make(run: Run, output: Path, backbone: Backbone | None = None, device: str =
             yield Planned(plan, config.steps, finished, run.folder, run.video, (), run.read_meters())
         else:
             backbone = backbone or load_backbone(config.model, find_device(device))
-            unread = _unread(backbone, config.prompt)
+            unread = tuple(dict.fromkeys(words for prompt in config.prompts for words in _unread(backbone, prompt)))
             yield Planned(plan, config.steps, finished, run.folder, run.video, unread, run.read_meters())
             yield from _sections(run, plan, backbone)
         comment = run.request.model_copy(update={"seeds": config.seeds}).model_dump_json()
@@ -95,17 +97,18 @@ def _sections(run: Run, plan: Plan, backbone: Backbone) -> Iterator[Event]:
     config = run.config
     rounding = backbone.discretization(config.codebook, config.discretize_images)
     history = History(config.missing, rounding)
-    history.remember((0,), _start(run, backbone), exact=True)
+    for frame, latents in _given(run, backbone).items():
+        history.remember((frame,), latents, exact=True)
     decoder = decoder_for(run, plan, backbone.codec)
     reading = _reading(config)
     last_read = {f: s.index for s in plan.sections for f in s.seen}
-    told = _told(config, backbone)
+    texts = _texts(config, plan, backbone)
     by_place, start_image = plan.by_place(), load_image(run.folder / "start.png")
     images = sum(run.segment(place).images for place in range(len(plan.sections)) if run.has_segment(place))
     for section in plan.sections:
         began = time.monotonic()
         if not run.has_section(section.index):
-            run.write_section(section, (yield from _solve(run, plan, section, history, backbone, told)))
+            run.write_section(section, (yield from _solve(run, plan, section, history, backbone, texts)))
         latents = run.read_section(section).to(backbone.device)  # as whoever goes on reads it, to the bit
         history.remember(section.frames, latents)
         meters = list[Meter]()
@@ -146,12 +149,15 @@ def _reading(config: Config) -> Reading:
     return Reading(importance, c.history_sigma, c.history_guidance, c.history_without)
 
 
-def _solve(run: Run, plan: Plan, section: Section, history: History, backbone: Backbone, told: Told) -> Iterator[Event]:
+def _solve(
+    run: Run, plan: Plan, section: Section, history: History, backbone: Backbone, texts: Mapping[str, Tensor]
+) -> Iterator[Event]:
     """The latents of one section, with a `Step` for each step; returns them."""
     config = run.config
     _, c, h, w = history.shape
-    seed = config.seed_of(section.index)
+    seed = config.seed_of(section)
     x = noise((1, c, len(section.frames), h, w), seed, section.index, backbone.device)
+    told = _told(config, section, texts)
     context = read(backbone, plan, section, history, _reading(config), Draft(x, told.positive, [seed]))
     velocity = velocity_of(backbone, context, told, config.history_guidance)
     for number, x in enumerate(SOLVERS[config.solver](velocity, x, sigmas(config.steps, config.shift)), start=1):
@@ -165,13 +171,19 @@ def _solve(run: Run, plan: Plan, section: Section, history: History, backbone: B
     return x
 
 
-def _told(config: Config, backbone: Backbone) -> Told:
-    """The prompts, the negative one if guidance leads away from it."""
-    positive = backbone.prompts.encode([config.prompt])
-    if config.guidance == 1.0:
+def _texts(config: Config, plan: Plan, backbone: Backbone) -> dict[str, Tensor]:
+    """Each prompt that a section is told or led away from, encoded once."""
+    guided = any(config.guidance_of(section) > 1.0 for section in plan.sections)
+    prompts = {*config.prompts, *([config.negative_prompt] if guided else [])}
+    return {prompt: backbone.prompts.encode([prompt]) for prompt in prompts}
+
+
+def _told(config: Config, section: Section, texts: Mapping[str, Tensor]) -> Told:
+    """The section's prompt, the negative one if guidance leads away from it."""
+    positive, guidance = texts[config.prompt_of(section)], config.guidance_of(section)
+    if guidance == 1.0:
         return Told(positive)
-    negative = backbone.prompts.encode([config.negative_prompt])
-    return Told(positive, negative, config.guidance, config.guidance_rescale)
+    return Told(positive, texts[config.negative_prompt], guidance, config.guidance_rescale)
 
 
 def _unread(backbone: Backbone, prompt: str) -> tuple[str, ...]:
@@ -179,9 +191,20 @@ def _unread(backbone: Backbone, prompt: str) -> tuple[str, ...]:
     return (*report.unknown, *([report.lost] if report.lost else []))
 
 
-def _start(run: Run, backbone: Backbone) -> Float[Tensor, "1 c 1 h w"]:
-    """Latents of the start image, encoded once in the life of a run."""
+def _given(run: Run, backbone: Backbone) -> dict[int, Tensor]:
+    """Latents of the start image and of key images by frame; each picture is encoded once in the life of a run."""
+    pictures = {0: load_image(run.folder / "start.png")}
     if not run.has_start():
-        image = torch.from_numpy(load_image(run.folder / "start.png"))
-        run.write_start(backbone.codec.encode(to_pixels(image[None, None], backbone.device)))
-    return run.read_start().to(backbone.device)
+        run.write_start(_encoded(pictures[0], backbone))
+    latents = {0: run.read_start()}
+    for frame in run.config.given:
+        pictures[frame] = load_image(run.key_path(frame).with_suffix(".png"))
+        if not run.has_key(frame):
+            same = next((other for other in latents if np.array_equal(pictures[other], pictures[frame])), None)
+            run.write_key(frame, _encoded(pictures[frame], backbone) if same is None else latents[same])
+        latents[frame] = run.read_key(frame)
+    return {frame: known.to(backbone.device) for frame, known in latents.items()}
+
+
+def _encoded(picture: np.ndarray, backbone: Backbone) -> Float[Tensor, "1 c 1 h w"]:
+    return backbone.codec.encode(to_pixels(torch.from_numpy(picture)[None, None], backbone.device))

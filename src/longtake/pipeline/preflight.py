@@ -13,14 +13,16 @@ from longtake.backbones import find_model, inspect_model
 from longtake.backbones.codebooks import check_sizes
 from longtake.errors import InputError, ModelError, OutputError
 from longtake.media import load_image
-from longtake.pipeline.request import Config, Request, resolve
+from longtake.pipeline.request import Config, Request, resolve, script_of
 from longtake.pipeline.run import Run, check_new
+from longtake.plan import KeyImage, Script
 
 __all__ = ["Preflight", "check_output", "find_device", "fingerprint_of", "preflight"]
 
 SAMPLES = 256  # of each weight file enter the fingerprint; up to 16 MiB that is all of it
 SAMPLE = 1 << 16  # bytes
 RESERVE = 32 << 20  # bytes that stay free on the disk
+KEPT = 0.75  # of a key image, at least: the rest is cropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Preflight:
     section_tokens: int
     context_tokens: int  # of the section that sees most
     disk_bytes: int  # that the run folder will need, about
+    script: Script  # what each section is told
 
 
 def fingerprint_of(model: str) -> str:
@@ -54,7 +57,7 @@ def fingerprint_of(model: str) -> str:
 
 
 def preflight(request: Request, output: Path, folder: Path) -> Preflight:
-    """Checks image, model, schedule, order, length, size, output, run folder and disk; loads nothing large.
+    """Checks images, model, schedule, order, length, size, output, run folder and disk; loads nothing large.
 
     Raises:
         LongtakeError: what cannot be, and what would do.
@@ -63,7 +66,8 @@ def preflight(request: Request, output: Path, folder: Path) -> Preflight:
     spatial, patch = model.spatial_ratio, model.patch
     grid = spatial * patch.h, spatial * patch.w
     config = resolve(request, model.settings, grid, model.temporal_ratio, fingerprint_of(request.model))
-    load_image(request.image)
+    script = script_of(request, config)
+    _check_images(request.image, script.keys, config)
     check_output(output)
     check_new(folder)
     plan = config.plan()
@@ -89,7 +93,22 @@ def preflight(request: Request, output: Path, folder: Path) -> Preflight:
         section_tokens=plan.schedule.section_tokens(height, width),
         context_tokens=max(section.context_tokens(height, width) for section in plan.sections),
         disk_bytes=need,
+        script=script,
     )
+
+
+def _check_images(start: Path, keys: tuple[KeyImage, ...], config: Config) -> None:
+    """Checks that all images can be read, and that key images have the picture's shape or that of the start image."""
+    height, width = load_image(start).shape[:2]
+    for key in keys:
+        rows, columns = load_image(key.image).shape[:2]
+        wider = columns * config.height / (rows * config.width)
+        kept = min(wider, 1 / wider)
+        if kept < KEPT and columns * height != width * rows:
+            raise InputError(
+                f"{key.image}: {columns} x {rows} pixels, of which {1 - kept:.0%} would be cropped away; "
+                f"one of the picture's shape would do, such as {config.width} x {config.height}"
+            )
 
 
 def find_device(name: str) -> torch.device:

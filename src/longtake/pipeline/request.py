@@ -6,16 +6,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from longtake.errors import InputError
-from longtake.plan import Gaps, Plan, default_order, make_plan, order_of, sections_for
+from longtake.plan import (
+    SEEDS,
+    STRONGEST,
+    Gaps,
+    Plan,
+    Script,
+    Section,
+    Storyboard,
+    Told,
+    as_storyboard,
+    check_reached,
+    compile_storyboard,
+    default_order,
+    make_plan,
+    order_of,
+    sections_for,
+)
 from longtake.schedule import find_schedule, parse
 
 if TYPE_CHECKING:
     from longtake.backbones import BackboneSettings
 
-__all__ = ["Config", "Request", "read_request", "resolve"]
+__all__ = ["Config", "Request", "read_request", "resolve", "script_of"]
 
 T = TypeVar("T")
 LONGEST = 24 * 3600.0  # seconds of video that can be asked for
@@ -28,6 +44,7 @@ class Request(BaseModel):
 
     image: Path
     prompt: str = ""
+    storyboard: Storyboard = Storyboard()  # what is told over time; where it says nothing, the prompt holds
     seconds: float = Field(default=6.0, gt=0, le=LONGEST)
     model: str = "embedded"
     order: str | None = None
@@ -46,14 +63,27 @@ class Request(BaseModel):
     history_without: Annotated[float, Field(gt=0, le=1)] | Literal["drop"] | None = None  # what that leads away from
     steps: int | None = Field(default=None, ge=1, le=1000)
     solver: Literal["euler", "unipc"] | None = None
-    guidance: float | None = Field(default=None, ge=1.0, le=100.0)
+    guidance: float | None = Field(default=None, ge=1.0, le=STRONGEST)
     negative_prompt: str = ""
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=SEEDS)
     height: int | None = Field(default=None, ge=16, le=8192)
     width: int | None = Field(default=None, ge=16, le=8192)
     scale: int = Field(default=1, ge=1, le=8)  # pixels of the file for each pixel made (Lanczos)
     crf: int = Field(default=16, ge=0, le=51)
     seeds: dict[int, int] = {}  # of sections, by their place in the order of making, that have a seed of their own
+
+    @model_validator(mode="before")
+    @classmethod
+    def _said_once(cls, data: Any) -> Any:
+        """Reads times in the prompt, too; what is told to the whole video is the request's own."""
+        if not isinstance(data, dict):
+            return data
+        prompt, image = data.get("prompt", ""), data.get("image")
+        if not (isinstance(prompt, str) and isinstance(image, str | Path | None)):
+            return data  # to be refused
+        board = as_storyboard(data.get("storyboard", {})).joined(prompt, Path(image) if image else None)
+        whole = {"prompt": board.prompt, "storyboard": replace(board, prompt="", image=None)}
+        return {**data, **whole, **({"image": str(board.image)} if board.image else {})}
 
     @field_validator("codebook", mode="before")
     @classmethod
@@ -103,6 +133,8 @@ class Config(BaseModel):
     scale: int
     crf: int
     seeds: dict[int, int]
+    told: tuple[Told, ...] = ()  # to each section by its place in time; empty: nothing but what is told to all
+    given: tuple[int, ...] = ()  # the frames of key images
 
     @property
     def images(self) -> int:
@@ -111,11 +143,28 @@ class Config(BaseModel):
 
     def plan(self) -> Plan:
         """The plan that this config means."""
-        return make_plan(parse(self.schedule), self.frames, self.order, self.gaps, self.missing)
+        return make_plan(parse(self.schedule), self.frames, self.order, self.gaps, self.missing, self.given)
 
-    def seed_of(self, section: int) -> int:
+    def _told_to(self, section: Section) -> Told:
+        place = (section.frames[0] - 1) // parse(self.schedule).generated
+        return self.told[place] if self.told else Told(self.prompt)
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The different prompts of the sections, in time order."""
+        return tuple(dict.fromkeys(told.prompt for told in self.told)) or (self.prompt,)
+
+    def prompt_of(self, section: Section) -> str:
+        """What happens in a section."""
+        return self._told_to(section).prompt
+
+    def guidance_of(self, section: Section) -> float:
+        """How far a section is led away from the negative prompt."""
+        return _or(self._told_to(section).guidance, self.guidance)
+
+    def seed_of(self, section: Section) -> int:
         """The seed of a section's noise."""
-        return self.seeds.get(section, self.seed)
+        return self.seeds.get(section.index, _or(self._told_to(section).seed, self.seed))
 
 
 def read_request(data: Any, origin: str = "the request") -> Request:
@@ -131,6 +180,18 @@ def read_request(data: Any, origin: str = "the request") -> Request:
             f"  {'.'.join(map(str, e['loc']))}: {e['msg'].lower()}, got {e.get('input')!r}" for e in error.errors()
         ]
         raise InputError("\n".join([f"{origin} cannot be used:", *lines])) from error
+
+
+def script_of(request: Request, config: Config) -> Script:
+    """What the request's storyboard tells each section of the video of this config.
+
+    Raises:
+        StoryboardError: the storyboard does not fit the video.
+    """
+    board = replace(request.storyboard, prompt=request.prompt, image=request.image)
+    generated = parse(config.schedule).generated
+    sections = (config.frames - 1) // generated
+    return compile_storyboard(board, sections, generated, config.temporal_ratio, config.fps)
 
 
 def _or(given: T | None, default: T) -> T:
@@ -154,7 +215,8 @@ def resolve(
     Raises:
         InputError: a size is off the grid, or a codebook is for a kernel that the schedule lacks or beside noise.
         ScheduleError: the schedule's name cannot be read.
-        PlanError: order, schedule and length do not go together.
+        PlanError: order, schedule and length do not go together, or key images with them.
+        StoryboardError: the storyboard does not fit the video.
     """
     order = request.order or (default_order(find_schedule(request.schedule)) if request.schedule else settings.order)
     name = request.schedule or settings.schedules.get(order_of(order)) or settings.schedules[settings.order]
@@ -201,6 +263,10 @@ def resolve(
         crf=request.crf,
         seeds=request.seeds,
     )
+    if request.storyboard.timed:
+        script = script_of(request, config)
+        config = config.model_copy(update={"told": script.told, "given": tuple(key.frame for key in script.keys)})
+        check_reached(script, config.plan())
     config.plan()
     if config.codebook and (config.history_sigma or config.history_guidance > 1):
         raise InputError("discretized history (+D) rounds noise away; with it history_sigma is 0, history_guidance 1")

@@ -5,6 +5,8 @@ config.json                  as resolved
 output.json                  where the finished video goes, if it is not beside the folder under its name
 start.png                    the start image as the model sees it
 start.safetensors            its latents
+keys/0019.png                the key image that is given as frame 19, as the model sees it
+keys/0019.safetensors        its latents
 sections/0003.safetensors    latents of the section made as the fourth (float32), its frames and seed
 segments/0007.mp4            images of the eighth section in time, encoded once
 meters/0007.json             their drift and motion; it is written before them and counts when they are there
@@ -16,9 +18,10 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -51,9 +54,17 @@ class Run:
 
     @classmethod
     def create(
-        cls, folder: Path, request: Request, config: Config, image: np.ndarray, output: Path | None = None
+        cls,
+        folder: Path,
+        request: Request,
+        config: Config,
+        image: np.ndarray,
+        output: Path | None = None,
+        keys: Mapping[int, np.ndarray] = MappingProxyType({}),
     ) -> Run:
         """A new run in a folder that does not exist yet or is empty; its video goes to `output`, or beside the folder.
+
+        `image` is the start image, `keys` are the key images by their frames, all as the model sees them.
 
         Raises:
             OutputError: the folder cannot be written; it is as it was then.
@@ -65,6 +76,11 @@ class Run:
             (folder / "sections").mkdir(parents=True, exist_ok=True)
             (folder / "segments").mkdir(exist_ok=True)
             save_image(image, folder / "start.png")
+            run = cls(folder, request, config)
+            for frame, key in keys.items():
+                path = run.key_path(frame).with_suffix(".png")
+                path.parent.mkdir(exist_ok=True)
+                save_image(key, path)
             if output and output.resolve() != _beside(folder):
                 _write_json(folder / "output.json", _Output(run=folder.resolve(), video=output.resolve()))
             _write_json(folder / "request.json", request)
@@ -73,7 +89,7 @@ class Run:
             if not begun:
                 shutil.rmtree(folder, ignore_errors=True)
             raise OutputError(f"{folder}: the run cannot be written ({error})") from error
-        return cls(folder, request, config)
+        return run
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -154,7 +170,7 @@ class Run:
         Raises:
             OutputError: the disk is full; what was finished before stays.
         """
-        note = {"frames": list(section.frames), "seed": self.config.seed_of(section.index)}
+        note = {"frames": list(section.frames), "seed": self.config.seed_of(section)}
         _write_latents(self.section_path(section.index), latents, note)
 
     def has_start(self) -> bool:
@@ -172,6 +188,26 @@ class Run:
     def write_start(self, latents: Float[Tensor, "1 c 1 h w"]) -> None:
         """Keeps the latents of the start image: it is encoded once."""
         _write_latents(self.folder / "start.safetensors", latents, {"frames": [0]})
+
+    def key_path(self, frame: int) -> Path:
+        """Where the latents of a key image are, by the frame that it is given as; the image is beside them."""
+        return self.folder / "keys" / f"{frame:04d}.safetensors"
+
+    def has_key(self, frame: int) -> bool:
+        """True if the latents of that key image are known."""
+        return self.key_path(frame).exists()
+
+    def read_key(self, frame: int) -> Float[Tensor, "1 c 1 h w"]:
+        """Latents of a key image.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        return _read_latents(self.key_path(frame))[0]
+
+    def write_key(self, frame: int, latents: Float[Tensor, "1 c 1 h w"]) -> None:
+        """Keeps the latents of a key image: it is encoded once."""
+        _write_latents(self.key_path(frame), latents, {"frames": [frame]})
 
     def segment(self, place: int) -> Segment:
         """The segment of a section by its place in time; its file may not be there yet."""
@@ -271,9 +307,10 @@ def check_new(folder: Path) -> None:
     """
     if (folder / "config.json").exists():
         raise RunError(f"{folder} holds a run already: go on with `longtake resume {folder}`, or name another folder")
-    begun = {"start.png", "output.json", "request.json"}
-    names = (p.name.removesuffix(".unfinished") for p in folder.rglob("*") if p.is_file())
-    foreign = next((name for name in names if name not in begun | {"config.json"}), None)
+    begun = {"start.png", "output.json", "request.json", "config.json"}
+    files = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    names = (p.name.removesuffix(".unfinished") for p in files if not p.match("keys/*.png"))
+    foreign = next((name for name in names if name not in begun), None)
     if foreign:
         raise RunError(f"{folder} holds other files, such as {foreign}; name a folder that is new or empty")
 

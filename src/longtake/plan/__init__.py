@@ -17,19 +17,32 @@ from longtake.plan.orders import (
 from longtake.plan.panels import draw_orders_svg
 from longtake.plan.picture import draw_svg
 from longtake.plan.positions import Gaps
+from longtake.plan.script import KeyImage, Script, Snap, Told, check_reached, compile_storyboard, sections_that_see
 from longtake.plan.section import Look, Plan, Section
+from longtake.plan.storyboard import SEEDS, STRONGEST, Cue, Storyboard, as_storyboard, read_prompt, read_storyboard
 from longtake.plan.structures import draw_structures, draw_structures_svg
 
 __all__ = [
     "BOTH_SIDES",
     "INVERTED",
     "ORDERS",
+    "SEEDS",
+    "STRONGEST",
     "VANILLA",
+    "Cue",
     "Format",
     "Gaps",
+    "KeyImage",
     "Look",
     "Plan",
+    "Script",
     "Section",
+    "Snap",
+    "Storyboard",
+    "Told",
+    "as_storyboard",
+    "check_reached",
+    "compile_storyboard",
     "default_order",
     "draw_orders",
     "draw_orders_svg",
@@ -42,6 +55,9 @@ __all__ = [
     "make_plan",
     "order_of",
     "plan_each",
+    "read_prompt",
+    "read_storyboard",
     "sections_for",
+    "sections_that_see",
     "sections_until",
 ]
