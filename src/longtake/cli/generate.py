@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import shutil
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from longtake.errors import InputError
+from longtake.errors import InputError, StoryboardError
+from longtake.plan import Storyboard, read_storyboard
+
+if TYPE_CHECKING:
+    from longtake.pipeline import Preflight
 
 __all__ = ["Options", "run"]
 
@@ -25,7 +31,9 @@ class Options:
     image: Path | None = None
     """The start image, of any size; it is scaled to cover the model's picture and cropped around its center."""
     prompt: str | None = None
-    """What happens."""
+    """What happens; it may say when: a ball on a floor [0s: the camera orbits left] [6s-9s: the ball rolls]."""
+    storyboard: Path | None = None
+    """What happens when: prompts, seeds, guidance and key images over time, in a text file or JSON."""
     seconds: float | None = None
     """How long, to the nearest whole section."""
     output: Path = Path("longtake.mp4")
@@ -88,7 +96,7 @@ class Options:
 
 
 FIELDS = (
-    "image", "prompt", "seconds", "model", "order", "schedule", "gaps", "codebook", "importance", "importance_time",
+    "seconds", "model", "order", "schedule", "gaps", "codebook", "importance", "importance_time",
     "importance_estimate", "importance_compare", "history_sigma",
     "history_guidance", "history_without", "solver", "guidance", "negative_prompt", "seed", "height", "width",
     "scale", "crf",
@@ -102,6 +110,13 @@ def run(options: Options) -> int:
         given["steps"] = options.num_inference_steps
     if options.discretize_images:
         given["discretize_images"] = True
+    board = _read(options.storyboard).joined(options.prompt or "", options.image)
+    if board.timed or options.storyboard:
+        given["storyboard"] = replace(board, prompt="", image=None)
+    if board.prompt or options.prompt is not None:
+        given["prompt"] = board.prompt
+    if board.image:
+        given["image"] = board.image
     given = {**_repeated(options.from_), **given}
     if "image" not in given:
         raise InputError("a start image is missing; --image FILE names one, `longtake demo` brings its own")
@@ -113,19 +128,36 @@ def make_video(
 ) -> int:
     """Checks and makes the video of loose request data."""
     from longtake.cli.progress import follow
+    from longtake.cli.script import say_snaps
+    from longtake.pipeline import find_device, generate, preflight
     from longtake.pipeline.request import read_request
 
     request = read_request(data)
     folder = folder or output.parent / f"{output.stem}.run"
+    find_device(device)
     if dry_run:
-        from longtake.pipeline import find_device, preflight
-
-        find_device(device)
-        _report(preflight(request, output, folder), as_json)
+        _report(preflight(request, output, folder), request.storyboard.timed, as_json)
         return 0
-    from longtake.pipeline import generate
-
+    if request.storyboard.timed:
+        for line in say_snaps(preflight(request, output, folder).script, _columns()):
+            print(line, file=sys.stderr)
     return follow(generate(request, output, folder, device=device), folder, as_json)
+
+
+def _read(path: Path | None) -> Storyboard:
+    """The storyboard in a file; one that says nothing where there is no file."""
+    if path is None:
+        return Storyboard()
+    try:
+        return read_storyboard(path.read_text(encoding="utf-8-sig"), path.parent)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a storyboard that can be read ({error})") from error
+    except StoryboardError as error:
+        raise StoryboardError(f"{path}\n{error}") from error
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size(fallback=(120, 24)).columns
 
 
 def _repeated(video: Path | None) -> dict[str, Any]:
@@ -142,12 +174,15 @@ def _repeated(video: Path | None) -> dict[str, Any]:
     return request
 
 
-def _report(checked: Any, as_json: bool) -> None:
+def _report(checked: Preflight, timed: bool, as_json: bool) -> None:
+    from longtake.cli.script import draw_script, script_data
+
     config = checked.config
     if as_json:
         print(json.dumps({"sections": checked.sections, "images": checked.images, "seconds": checked.seconds,
                           "section_tokens": checked.section_tokens, "context_tokens": checked.context_tokens,
-                          "disk_bytes": checked.disk_bytes, "config": config.model_dump(mode="json")}))  # fmt: skip
+                          "disk_bytes": checked.disk_bytes, "script": script_data(checked),
+                          "config": config.model_dump(mode="json")}))  # fmt: skip
         return
     print(
         f"{checked.sections} sections, {checked.images} images of {config.width} x {config.height}, "
@@ -164,3 +199,5 @@ def _report(checked: Any, as_json: bool) -> None:
         f"{checked.section_tokens} tokens a section, at most {checked.context_tokens} of context; "
         f"about {checked.disk_bytes / 2**20:.1f} MiB of disk"
     )
+    if timed:
+        print(draw_script(checked, _columns()))

@@ -146,9 +146,9 @@ def _heard(cues: Sequence[Cue], ruler: _Ruler) -> list[Cue | None]:
     covered: list[dict[Cue | None, float]] = [{} for _ in range(ruler.sections)]
     for piece in pieces:
         for place in range(floor(piece.begin), ceil(piece.end)):
-            part = min(piece.end, place + 1) - max(piece.begin, place)
-            parts = covered[place]
-            parts[piece.cue] = parts.pop(piece.cue, 0.0) + part  # what is heard last stands last
+            part, parts = min(piece.end, place + 1) - max(piece.begin, place), covered[place]
+            if part > 0:
+                parts[piece.cue] = parts.pop(piece.cue, 0.0) + part  # what is heard last stands last
     heard = [max(reversed(parts), key=lambda cue, parts=parts: round(parts[cue], DIGITS)) for parts in covered]
     for piece in pieces:
         if piece.cue and piece.cue not in heard:
@@ -171,11 +171,12 @@ class _Piece:
 
 
 def _pieces(cues: Sequence[Cue], ruler: _Ruler) -> list[_Piece]:
-    """The whole length of the video in pieces, in time order."""
+    """The whole length of the video in pieces, in time order; some can be empty."""
     pieces, at = list[_Piece](), 0.0
     for cue, following in zip(cues, (*cues[1:], None), strict=False):
         begin, end = ruler.place(cue.at), float(ruler.sections)
-        ruler.check(cue, floor(begin) + 1)
+        if begin >= ruler.sections:
+            ruler.check(cue, floor(begin + 0.5) + 1)  # as many as it takes to be heard
         if following:
             if following.at == cue.at or (cue.until is not None and cue.until > following.at):
                 raise StoryboardError(f"{cue} and {following} overlap; let one end before the other begins")
@@ -186,8 +187,7 @@ def _pieces(cues: Sequence[Cue], ruler: _Ruler) -> list[_Piece]:
             end = min(until, ruler.sections)
         pieces += [_Piece(None, at, begin), _Piece(cue, begin, end)]
         at = end
-    pieces.append(_Piece(None, at, ruler.sections))
-    return [piece for piece in pieces if piece.begin < piece.end]
+    return [*pieces, _Piece(None, at, ruler.sections)]
 
 
 def _snaps(heard: Sequence[Cue | None], ruler: _Ruler) -> Iterator[Snap]:
