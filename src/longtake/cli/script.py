@@ -92,7 +92,7 @@ def _shortened(words: str, room: int) -> str:
     """Words in so many columns; what is left out is the middle, since the end often makes the difference.
 
     >>> _shortened("a red ball on a gray floor, the camera orbits left", 30)
-    'a red ball on ...a orbits left'
+    'a red ball on...ra orbits left'
     """
     if len(words) <= room:
         return words
