@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from longtake.backbones import Backbone, load_backbone
     from longtake.errors import LongtakeError
     from longtake.pipeline import Finished, Planned, Request, Run, SectionDone, Step, generate, make, preflight, reroll
-    from longtake.plan import Plan, Section, make_plan
+    from longtake.plan import Cue, Plan, Section, Storyboard, make_plan, read_storyboard
     from longtake.schedule import Schedule, parse
 
 _HOMES = {
     "Backbone": "longtake.backbones",
+    "Cue": "longtake.plan",
     "Finished": "longtake.pipeline",
     "LongtakeError": "longtake.errors",
     "Plan": "longtake.plan",
@@ -31,17 +32,20 @@ _HOMES = {
     "Section": "longtake.plan",
     "SectionDone": "longtake.pipeline",
     "Step": "longtake.pipeline",
+    "Storyboard": "longtake.plan",
     "generate": "longtake.pipeline",
     "load_backbone": "longtake.backbones",
     "make": "longtake.pipeline",
     "make_plan": "longtake.plan",
     "parse": "longtake.schedule",
     "preflight": "longtake.pipeline",
+    "read_storyboard": "longtake.plan",
     "reroll": "longtake.pipeline",
 }
 
 __all__ = [
     "Backbone",
+    "Cue",
     "Finished",
     "LongtakeError",
     "Plan",
@@ -52,12 +56,14 @@ __all__ = [
     "Section",
     "SectionDone",
     "Step",
+    "Storyboard",
     "generate",
     "load_backbone",
     "make",
     "make_plan",
     "parse",
     "preflight",
+    "read_storyboard",
     "reroll",
 ]
 
