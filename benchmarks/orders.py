@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ from longtake.toybox import with_command
 from longtake.training.clips import Clips, open_clips
 
 COMMANDS = ("left", "right", "still")
-ORDERS = ("vanilla", "anti_drifting", "planned", "inverted")
+ORDERS = ("vanilla", "inverted", "anti_drifting", "planned", "planned:9,3")
 SIZES = (1, 16, 64, 128, 256, 1024)
 
 
@@ -50,15 +50,17 @@ def main() -> None:
     parser = arguments(__doc__, "out/orders")
     parser.add_argument("--sections", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--words", type=int, default=128, help="of the codebook that orders are combined with")
+    parser.add_argument("--orders", nargs="*", default=ORDERS, help="beside vanilla")
+    parser.add_argument("--words", type=int, default=128, help="of the codebook that orders are combined with; 0: none")
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="of the codebooks that are swept")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--batch", type=int, default=96)
     options = parser.parse_args()
     backbone = open_model(options)
     clips = open_clips(options.clips, options.count)
-    arms = [Arm(order) for order in ORDERS] + [Arm("vanilla", size) for size in options.sizes]
-    arms += [Arm(order, options.words) for order in ORDERS[1:]]
+    others = [order for order in options.orders if order != "vanilla"]
+    arms = [Arm("vanilla"), *map(Arm, others), *(Arm("vanilla", size) for size in options.sizes)]
+    arms += [Arm(order, options.words) for order in others if options.words]
     device = device_name(options)
     steps = options.steps or backbone.settings.steps
     print(f"{len(clips)} scenes, {options.sections} sections, {options.seeds} seeds, {steps} steps; {device}")
@@ -66,25 +68,34 @@ def main() -> None:
     numbers["storyboard"] = measure_storyboard(backbone, clips, options)
     print("storyboard: as told in the section of the change:", numbers["storyboard"], flush=True)
     drifts: dict[str, list[list[Drift]]] = {}
-    for arm in arms:
-        began = time.monotonic()
-        drifts[str(arm)] = measure(backbone, clips, arm, options)
-        print(row(str(arm), drifts), f"  {time.monotonic() - began:.0f} s", flush=True)
+
+    def finish(arm: Arm, found: list[list[Future[Drift]]]) -> None:
+        drifts[str(arm)] = [[drift.result() for drift in seeds] for seeds in found]
+        print(row(str(arm), drifts), flush=True)
         numbers["arms"] = {name: table(name, drifts) for name in drifts}
         numbers["videos"] = {name: [[asdict(d) for d in seeds] for seeds in found] for name, found in drifts.items()}
         (options.output / "numbers.json").write_text(json.dumps(numbers))
+
+    with ThreadPoolExecutor() as pool:  # an arm is made while the one before it is measured
+        begun: list[tuple[Arm, list[list[Future[Drift]]]]] = []
+        for arm in arms:
+            begun.append((arm, measure(backbone, clips, arm, options, pool)))
+            if len(begun) > 1:
+                finish(*begun.pop(0))
+        finish(*begun.pop())
     print_tables(numbers)
 
 
-def measure(backbone, clips: Clips, arm: Arm, options) -> list[list[Drift]]:
-    """The drifts of an arm, `[scene][seed]`."""
+def measure(backbone, clips: Clips, arm: Arm, options, pool: ThreadPoolExecutor) -> list[list[Future[Drift]]]:
+    """The drifts of an arm to come, `[scene][seed]`."""
+    began, decoding = time.monotonic(), 0.0
     settings = backbone.settings
     schedule = parse(settings.schedules[order_of(arm.order)])
     plan = make_plan(schedule, 1 + schedule.generated * options.sections, arm.order, settings.gaps)
     rounding = backbone.discretization({"*": arm.words} if arm.words else {})
     commands = [COMMANDS[i % len(COMMANDS)] for i in range(len(clips))]
     jobs = [(seed, clip) for seed in range(options.seeds) for clip in range(len(clips))]
-    found: list[list[Drift]] = [[] for _ in range(len(clips))]
+    found: list[list[Future[Drift]]] = [[] for _ in range(len(clips))]
     sheet = []
     for first in range(0, len(jobs), options.batch):
         chosen = jobs[first : first + options.batch]
@@ -93,15 +104,18 @@ def measure(backbone, clips: Clips, arm: Arm, options) -> list[list[Drift]]:
         latents = roll_out(
             backbone, plan, start, prompts, [1000 * s + c for s, c in chosen], options.steps, discretization=rounding
         )
+        rolled = time.monotonic()
         videos = decoded(backbone, latents)
+        decoding += time.monotonic() - rolled
         sheet += [
             video[:: max(1, (len(video) - 1) // 10)] for (s, _), video in zip(chosen, videos, strict=True) if s == 0
         ]
-        for (_, clip), drift in zip(chosen, measured(videos), strict=True):
-            found[clip].append(drift)
+        for (_, clip), video in zip(chosen, videos, strict=True):
+            found[clip].append(pool.submit(drift_of, video))
     rows = [np.concatenate(list(video), axis=1) for video in sheet[:12]]
-    name = str(arm).replace(":", "-").replace("+", "-")
+    name = str(arm).replace(":", "-").replace(",", "-").replace("+", "-")
     Image.fromarray(np.concatenate(rows)).save(options.output / f"{name}.jpg", quality=88)
+    print(f"{arm}: made in {time.monotonic() - began:.0f} s, {decoding:.0f} s of it decoding", flush=True)
     return found
 
 
@@ -156,7 +170,7 @@ def bounds(backbone) -> dict[str, dict[str, int]]:
     """Tokens of context that any section of videos of up to 400 sections sees, beside the schedule's own bound."""
     h, w = (side // backbone.codec.spatial_ratio for side in (backbone.settings.height, backbone.settings.width))
     found = {}
-    for order in (*ORDERS, "planned:9,3"):
+    for order in ORDERS:
         schedule = parse(backbone.settings.schedules[order_of(order)])
         assert find_order(order).serves(schedule)
         plans = [make_plan(schedule, 1 + 9 * n, order) for n in (1, 2, 5, 20, 100, 400)]
