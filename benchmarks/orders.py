@@ -30,19 +30,21 @@ from longtake.toybox import with_command
 from longtake.training.clips import Clips, open_clips
 
 COMMANDS = ("left", "right", "still")
-ORDERS = ("vanilla", "inverted", "anti_drifting", "planned", "planned:9,3")
+ORDERS = ("vanilla", "inverted", "anti_drifting", "planned:3", "planned:9,3")
 SIZES = (1, 16, 64, 128, 256, 1024)
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """An order, and the words that its history is rounded to; 0: it is not."""
+    """An order, the words that its history is rounded to (0: it is not), and a schedule that is not the model's own."""
 
     order: str
     words: int = 0
+    schedule: str = ""
 
     def __str__(self) -> str:
-        return f"{self.order}+D{self.words}" if self.words else self.order
+        name = f"{self.order} {self.schedule}".rstrip()
+        return f"{name}+D{self.words}" if self.words else name
 
 
 def main() -> None:
@@ -51,8 +53,10 @@ def main() -> None:
     parser.add_argument("--sections", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--orders", nargs="*", default=ORDERS, help="beside vanilla")
+    parser.add_argument("--schedules", nargs="*", default=(), help="of more arms in the order vanilla")
     parser.add_argument("--words", type=int, default=128, help="of the codebook that orders are combined with; 0: none")
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="of the codebooks that are swept")
+    parser.add_argument("--camera", nargs="*", choices=COMMANDS, default=COMMANDS, help="what it is told, by turns")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--batch", type=int, default=96)
     options = parser.parse_args()
@@ -61,6 +65,7 @@ def main() -> None:
     others = [order for order in options.orders if order != "vanilla"]
     arms = [Arm("vanilla"), *map(Arm, others), *(Arm("vanilla", size) for size in options.sizes)]
     arms += [Arm(order, options.words) for order in others if options.words]
+    arms += [Arm("vanilla", schedule=schedule) for schedule in options.schedules]
     device = device_name(options)
     steps = options.steps or backbone.settings.steps
     print(f"{len(clips)} scenes, {options.sections} sections, {options.seeds} seeds, {steps} steps; {device}")
@@ -90,10 +95,10 @@ def measure(backbone, clips: Clips, arm: Arm, options, pool: ThreadPoolExecutor)
     """The drifts of an arm to come, `[scene][seed]`."""
     began, decoding = time.monotonic(), 0.0
     settings = backbone.settings
-    schedule = parse(settings.schedules[order_of(arm.order)])
+    schedule = parse(arm.schedule or settings.schedules[order_of(arm.order)])
     plan = make_plan(schedule, 1 + schedule.generated * options.sections, arm.order, settings.gaps)
     rounding = backbone.discretization({"*": arm.words} if arm.words else {})
-    commands = [COMMANDS[i % len(COMMANDS)] for i in range(len(clips))]
+    commands = [options.camera[i % len(options.camera)] for i in range(len(clips))]
     jobs = [(seed, clip) for seed in range(options.seeds) for clip in range(len(clips))]
     found: list[list[Future[Drift]]] = [[] for _ in range(len(clips))]
     sheet = []

@@ -145,7 +145,8 @@ def test_endpoints_are_spaced_as_asked(capsys):
         return [section["frames"][0] // 9 for section in table(capsys, ENDPOINT, "--seconds", "10", *asked)["sections"]]
 
     assert made() == [0, 7, 1, 2, 3, 4, 5, 6]
-    assert made("--order", "planned") == [2, 5, 7, 0, 1, 3, 4, 6]
+    assert made("--order", "planned") == [7, 2, 5, 0, 1, 3, 4, 6]
+    assert made("--order", "planned:3") == [2, 5, 7, 0, 1, 3, 4, 6]
     assert made("--order", "planned:6,3") == [5, 7, 2, 0, 1, 3, 4, 6]
     show(ENDPOINT, "--order", "planned:6,3")
     assert "order planned:6,3: 4 sections" in capsys.readouterr().out

@@ -72,9 +72,9 @@ def test_a_kept_tail_is_drawn():
 
 
 def test_both_sides_and_what_is_known_are_drawn_across_gaps():
-    plan = make_plan(parse(BOTH_SIDES), 50, "planned")
+    plan = make_plan(parse(BOTH_SIDES), 50, "planned:3")
     lines = draw_plan(plan, Format()).splitlines()
-    assert lines[0].startswith("order planned: 6 sections, 50 frames")
+    assert lines[0].startswith("order planned:3: 6 sections, 50 frames")
     assert [line[44:] for line in lines[3:]] == [
         "1                  #########",
         "1                  444444221                  ####",

@@ -229,14 +229,15 @@ def test_the_beginning_and_the_ending_are_made_before_what_lies_between():
 
 
 def test_endpoints_are_made_before_what_lies_between_coarse_before_fine():
-    assert making("planned", 8) == [2, 5, 7, 0, 1, 3, 4, 6]
+    assert making("planned", 12) == [8, 11, 2, 5, 0, 1, 3, 4, 6, 7, 9, 10]
+    assert making("planned:3", 8) == [2, 5, 7, 0, 1, 3, 4, 6]
     assert making("planned:4", 8) == [3, 7, 0, 1, 2, 4, 5, 6]
     assert making("planned:6,3", 12) == [5, 11, 2, 8, 0, 1, 3, 4, 6, 7, 9, 10]
     assert making("planned:9", 2) == [1, 0]
 
 
 def test_an_endpoint_sees_the_one_before_it_across_the_gap():
-    section = planned(BOTH_SIDES, 6, "planned").sections[1]
+    section = planned(BOTH_SIDES, 6, "planned:3").sections[1]
     assert section.frames == tuple(range(46, 55))
     assert section.positions == tuple(range(38, 47))  # 18 blank positions after the endpoint's last
     assert section.sees == (
@@ -248,7 +249,7 @@ def test_an_endpoint_sees_the_one_before_it_across_the_gap():
 
 
 def test_a_section_between_endpoints_sees_the_past_and_the_next_endpoint():
-    section = planned(BOTH_SIDES, 6, "planned").sections[3]
+    section = planned(BOTH_SIDES, 6, "planned:3").sections[3]
     assert section.frames == tuple(range(10, 19))
     assert section.sees[-3:] == (
         Look((19,), K1, (29,)),
@@ -448,7 +449,7 @@ def test_anchors_of_several_frames_are_read_as_they_become_known():
 
 
 def test_anchors_are_read_up_to_the_first_frame_that_is_not_known():
-    sections = planned("f5k2_x_f1k1_g1_x_f1k1", 9, "planned").sections
+    sections = planned("f5k2_x_f1k1_g1_x_f1k1", 9, "planned:3").sections
     assert [section.frames for section in sections[:4]] == [(3,), (6,), (9,), (1,)]
     assert [section.sees[0].frames for section in sections[:6]] == [(0,), (0,), (0,), (0,), (0, 1), (0, 1, 2, 3)]
 

@@ -23,11 +23,11 @@ def draw_orders(plans: Sequence[Plan], format: Format, columns: int = 100) -> st
     6 sections, 55 frames, 217 images, 7.23 s at 30 images/s, numbered as they are made
     # made   1 2 4 seen through k1, k2, k4   - known, not seen   a column is 1 frame
     <BLANKLINE>
-    planned, endpoints every 3 sections                        td_f1k1_x_f16k4f2k2f1k1_g9_x_f1k1f2k2f4k4
+    planned, endpoints every 9 and 3 sections                  td_f1k1_x_f16k4f2k2f1k1_g9_x_f1k1f2k2f4k4
     Endpoints first, then what lies between. Errors add up from endpoint to endpoint: a short chain.
                 0         10        20        30        40        50
-       made as       3        4        1        5        6        2
-        2 sees  1                  444444221                  #########
+       made as       3        4        2        5        6        1
+        2 sees  1                  #########                  1224444--
         5 sees  1--------4444444444444444221#########         1224444--
     the first second can be watched after 3 of 6 sections
     """

@@ -106,7 +106,7 @@ ORDERS: dict[str, Order] = {  # an order asks more of a schedule than those abov
         _BOTH,
         BOTH_SIDES,
         "Endpoints first, then what lies between. Errors add up from endpoint to endpoint: a short chain.",
-        spacing=(3,),
+        spacing=(9, 3),
     ),
     "anti_drifting": Order(
         anti_drifting,
@@ -219,7 +219,7 @@ def plan_each(frames: int, gaps: Gaps = "clamped", missing: Missing = "absent") 
     """The same video in each order, with the schedule that is the order's example.
 
     >>> [plan.sections[0].frames[0] for plan in plan_each(frames=109)]
-    [1, 100, 19, 1]
+    [1, 100, 73, 1]
     """
     return tuple(make_plan(parse(row.example), frames, name, gaps, missing) for name, row in ORDERS.items())
 
