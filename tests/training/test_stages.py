@@ -167,6 +167,14 @@ def test_pack_gives_the_model_its_orders_and_codebooks(trained):
     assert mean.abs().max() < 1.5  # latents are normalized; few clips have a mean of their own
 
 
+def test_pack_says_first_what_its_codebooks_keep_of_held_out_clips(trained):
+    found = trained[1]["pack"][0]
+    assert sorted(found) == ["words_1_explained", "words_1_unused", "words_8_explained", "words_8_unused"]
+    assert found["words_1_explained"] < found["words_8_explained"] < 1
+    assert found["words_1_explained"] <= 0  # one word is a mean, and of other clips
+    assert found["words_1_unused"] == 0
+
+
 BASELINES = ("repeated-i2v", "anchor-frame", "causal", "noisy-history", "history-guidance")
 
 

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
@@ -48,6 +49,8 @@ TrainingEvent = Logged | Saved
 
 class Stage(ABC):
     """What is trained, on what, and how well it does."""
+
+    found: Mapping[str, float] = MappingProxyType({})  # while it was prepared; written before the first step
 
     @abstractmethod
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -95,6 +98,8 @@ def train(
     state.write(state.master)
     clock = _Clock(spent, config.seconds, world, _device(state))
     journal = _Journal(folder / "metrics.jsonl", writes=world.rank == 0)
+    if world.rank == 0 and step == 0 and stage.found:
+        yield journal.write(0, 0.0, clock.seconds, stage.found)
     while (progress := max(step / config.steps, clock.progress(step))) < 1.0:
         losses = stage.loss(step)
         losses["loss"].backward()

@@ -16,7 +16,7 @@ from longtake.backbones import Backbone
 from longtake.backbones.pixels import to_images
 from longtake.backbones.rollout import roll_out
 from longtake.flow import denoise, draw_sigmas, interpolate, target_velocity
-from longtake.packing import History, fit_codebook, pack
+from longtake.packing import History, fit_codebook, fit_of, pack
 from longtake.plan import Section, make_plan, order_of
 from longtake.schedule import parse
 from longtake.training.cache import Tracks
@@ -44,8 +44,13 @@ class SectionStage(Stage):
         self.sizes = config.discrete.sizes if config.stage == "pack" and config.discrete.share else ()
         missing = [size for size in self.sizes if size not in backbone.codebooks]
         if missing:
-            vectors = self._vectors()
+            vectors, others = self._vectors(tracks), self._vectors(held_out)
             books = {size: fit_codebook(vectors, size, config.loop.seed) for size in missing}
+            fits = [fit_of(book, others) for book in books.values()]
+            self.found = {
+                **{f"words_{fit.size}_explained": fit.explained for fit in fits},
+                **{f"words_{fit.size}_unused": float(fit.dead) for fit in fits},
+            }
             self.backbone = replace(backbone, codebooks={**backbone.codebooks, **books})
         self.bank = self._new_bank() if config.stage == "pack" and config.corruption.recycle.share else None
         if config.compile:
@@ -62,15 +67,15 @@ class SectionStage(Stage):
         flat = [w for track in tracks.captions for k in range(most) for w in track[min(k, len(track) - 1)]]
         return self._tokens(flat).view(len(tracks.captions), most, -1, self.config.text_length)
 
-    def _vectors(self) -> Tensor:
-        """Latent pixels of the training clips, drawn evenly."""
+    def _vectors(self, tracks: Tracks) -> Tensor:
+        """Latent pixels of clips, drawn evenly."""
         count, draw = self.config.discrete.vectors, torch.Generator().manual_seed(self.config.loop.seed)
-        lengths, (h, w) = torch.tensor(self.tracks.lengths), self.tracks.latents.shape[3:]
+        lengths, (h, w) = torch.tensor(tracks.lengths), tracks.latents.shape[3:]
         track = torch.randint(len(lengths), (count,), generator=draw)
         frame = (torch.rand(count, generator=draw) * lengths[track]).long()
         row, column = (torch.randint(side, (count,), generator=draw) for side in (h, w))
         track, frame, row, column = (drawn.to(self.device) for drawn in (track, frame, row, column))
-        return self.tracks.latents[track, frame, :, row, column].float()
+        return tracks.latents[track, frame, :, row, column].float()
 
     def _new_bank(self) -> ErrorBank:
         channels, height, width = self.tracks.latents.shape[2:]
