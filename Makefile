@@ -18,12 +18,12 @@ BIN    := $(VENV)/bin
 demo: $(VENV)/user.stamp
 	$(BIN)/longtake demo
 
-# One thread is quickest for tensors as small as the tests', and gives the same bits on any number of cores. Compiled
-# code cannot be type-checked while it is traced: those tests run by themselves, without the import hook.
+# One thread is quickest for tensors as small as the tests', and gives the same bits on any number of cores; two
+# processes share the tests, and each may take 6 GB. Compiled code cannot be type-checked while it is traced: those tests
+# run by themselves, without the import hook.
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/developer.stamp
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=
 	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m compile tests
 	$(BIN)/coverage report --skip-covered --skip-empty --fail-under=85
 	$(BIN)/coverage report --include='src/longtake/schedule/*,src/longtake/plan/*' --fail-under=100

@@ -57,7 +57,7 @@ class Window:
         return tuple(_within(section, {*range(self.frames), self.key}) for section in whole[-count:])
 
 
-@lru_cache
+@lru_cache(maxsize=4096)  # all lengths, orders and given images that a training draws
 def _plan(schedule: str, frames: int, order: str, gaps: Gaps, given: tuple[int, ...] = ()) -> Plan:
     return make_plan(parse(schedule), frames, order=order, gaps=gaps, given=given)
 
