@@ -52,7 +52,7 @@ def main() -> None:
     parser = arguments(__doc__, "out/toys")
     parser.add_argument("--train", type=Path, help="clips to train the reader on first")
     parser.add_argument("--reader", type=Path, default=READER)
-    parser.add_argument("--reader-steps", type=int, default=2000)
+    parser.add_argument("--reader-steps", type=int, default=3000)
     parser.add_argument("--sections", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--order", default="vanilla")

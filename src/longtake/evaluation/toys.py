@@ -102,7 +102,7 @@ def targets_of(truth: Truth, image: int, height: int, width: int) -> Int[Tensor,
 class ToyReader(nn.Module):
     """For each cell: is the middle of a toy in it, of which color, of which shape (logits)."""
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, width // 2, 4, stride=2, padding=1), nn.GELU(),
@@ -148,14 +148,14 @@ def train_reader(
     images: Float[Tensor, "n 3 H W"],
     targets: Int[Tensor, "n 2 h w"],
     steps: int,
-    batch: int = 64,
+    batch: int = 32,
     rate: float = 2e-3,
     seed: int = 0,
 ) -> Iterator[float]:
     """Trains on images and what is true of their cells, every second one in the mirror; the loss of each step."""
     draw = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(reader.parameters(), rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         chosen = torch.randint(len(images), (batch,), generator=draw).to(images.device)
         x, y = images[chosen].float(), targets[chosen]
