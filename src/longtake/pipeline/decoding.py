@@ -97,7 +97,7 @@ def _before(run: Run, by_place: Mapping[int, Section], known: range) -> Float[Te
 
 
 def _decoded(
-    run: Run, place: int, shown: Float[Tensor, "1 3 T H W"] | None, pixels: Float[Tensor, "1 3 T H W"]
+    run: Run, place: int, shown: Float[Tensor, "1 3 S H W"] | None, pixels: Float[Tensor, "1 3 T H W"]
 ) -> Decoded:
     """A section's images; `shown` are those before it, where its stream began with these."""
     if run.config.source is None and place == 0:
