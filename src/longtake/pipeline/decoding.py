@@ -43,18 +43,20 @@ class StreamDecoder:
         self.run, self.plan, self.codec = run, plan, codec
         self.by_place = plan.by_place()
         self.stream: Stream | None = None
+        self.shown: Tensor  # the images that the stream gave last
 
     def add(self, section: Section, latents: Float[Tensor, "1 c t h w"]) -> Iterator[Decoded]:
         """The images of `section`, unless they are on disk already."""
-        place, begin, shown = self.plan.place_of(section), section.frames[0], None
+        place, begin = self.plan.place_of(section), section.frames[0]
         if self.run.has_segment(place):
             self.stream = None
             return
         if self.stream is None:  # at the start, or after a stop: the stream is brought to where it was
             self.stream = self.codec.stream()
             known = range(max(0, begin - self.codec.lead(self.run.generated)), begin)
-            shown = self.stream.warm_up(_before(self.run, self.by_place, known), self.run.generated)
-        yield _decoded(self.run, place, shown, self.stream.decode(latents))
+            self.shown = self.stream.warm_up(_before(self.run, self.by_place, known), self.run.generated)
+        before, self.shown = self.shown, self.stream.decode(latents)
+        yield _decoded(self.run, place, before, self.shown)
 
 
 class ContextDecoder:
@@ -96,13 +98,8 @@ def _before(run: Run, by_place: Mapping[int, Section], known: range) -> Float[Te
     return torch.cat([*parts, *([frames_of(run, by_place, known)] if known else [])], dim=2)
 
 
-def _decoded(
-    run: Run, place: int, shown: Float[Tensor, "1 3 S H W"] | None, pixels: Float[Tensor, "1 3 T H W"]
-) -> Decoded:
-    """A section's images; `shown` are those before it, where its stream began with these."""
+def _decoded(run: Run, place: int, before: Float[Tensor, "1 3 S H W"], pixels: Float[Tensor, "1 3 T H W"]) -> Decoded:
+    """A section's images, of which `before` came before."""
     if run.config.source is None and place == 0:
-        assert shown is not None
-        return Decoded(place, to_images(torch.cat([shown, pixels], dim=2))[0])
-    images = to_images(pixels)[0]
-    before = None if shown is None else to_images(shown[:, :, -1:])[0, 0]
-    return Decoded(place, close_seam(run, place, before, images))
+        return Decoded(place, to_images(torch.cat([before, pixels], dim=2))[0])
+    return Decoded(place, close_seam(run, place, to_images(before[:, :, -1:])[0, 0], to_images(pixels)[0]))
