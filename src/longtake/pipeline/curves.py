@@ -177,9 +177,8 @@ def _curves(rows: tuple[Row, ...], columns: int, levels: str) -> list[str]:
         return sparkline([v for v in squeezed(values, room) for _ in range(stretch)], top, levels)
 
     order = drawn([float(row.section.index) for row in rows], len(rows))
-    lines = [
-        f"  {'over time':<12}{'lowest':>9}{'highest':>9}{'full bar':>9}  {_axis(rows[0].begins, rows[-1].ends, len(order))}"
-    ]
+    axis = _axis(rows[0].begins, rows[-1].ends, len(order))
+    lines = [f"  {'over time':<12}{'lowest':>9}{'highest':>9}{'full bar':>9}  {axis}"]
     for curve in CURVES:
         values = [curve.of(row.meter) if row.meter else None for row in rows]
         known = [v for v in values if v is not None]

@@ -23,7 +23,7 @@ from longtake.packing import History, Importance
 from longtake.pipeline.decoding import Decoded, decoder_for
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
 from longtake.pipeline.meter import Meter, measure
-from longtake.pipeline.preflight import check_output, find_device, fingerprint_of, preflight
+from longtake.pipeline.preflight import Preflight, check_output, find_device, fingerprint_of, preflight
 from longtake.pipeline.request import Config, Extension, Request
 from longtake.pipeline.run import Run, frames_of
 from longtake.pipeline.source import take_in
@@ -52,17 +52,23 @@ def generate(
 
 
 def extend(
-    request: Extension, output: Path, folder: Path, backbone: Backbone | None = None, device: str = "auto"
+    request: Extension,
+    output: Path,
+    folder: Path,
+    backbone: Backbone | None = None,
+    device: str = "auto",
+    checked: Preflight | None = None,
 ) -> Iterator[Event]:
     """Makes a video longer: what comes after it or before it, with all of it as history. `output` holds both in order.
 
-    The video is taken into the run folder and encoded there before the first event; then its file may go.
+    The video is taken into the run folder and encoded there before the first event; then its file may go. `checked` is
+    what `preflight` said of the same, if it was asked: a long video takes a while to read.
 
     Raises:
         LongtakeError: the request cannot be served; nothing is written then.
     """
     target = find_device(device)
-    checked = preflight(request, output, folder)
+    checked = checked or preflight(request, output, folder)
     assert checked.film
     backbone, begun = backbone or load_backbone(request.model, target), folder.exists()
     try:

@@ -275,7 +275,10 @@ def _read(kind: type[W], data: Any, origin: str) -> W:
         return kind.model_validate(data)
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(map(str, e['loc']))}: {e['msg'].lower()}, got {e.get('input')!r}" for e in error.errors()
+            f"  {'.'.join(map(str, e['loc']))}: {e['msg'].lower()}, got {e.get('input')!r}"
+            if e["loc"]
+            else f"  {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
         ]
         raise InputError("\n".join([f"{origin} cannot be used:", *lines])) from error
 
