@@ -15,13 +15,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from longtake.backbones import Backbone, load_backbone
     from longtake.errors import LongtakeError
-    from longtake.pipeline import Finished, Planned, Request, Run, SectionDone, Step, generate, make, preflight, reroll
+    from longtake.pipeline import (
+        Extension,
+        Finished,
+        Planned,
+        Request,
+        Run,
+        SectionDone,
+        Step,
+        extend,
+        generate,
+        make,
+        preflight,
+        reroll,
+    )
     from longtake.plan import Cue, Plan, Section, Storyboard, make_plan, read_storyboard
     from longtake.schedule import Schedule, parse
 
 _HOMES = {
     "Backbone": "longtake.backbones",
     "Cue": "longtake.plan",
+    "Extension": "longtake.pipeline",
     "Finished": "longtake.pipeline",
     "LongtakeError": "longtake.errors",
     "Plan": "longtake.plan",
@@ -33,6 +47,7 @@ _HOMES = {
     "SectionDone": "longtake.pipeline",
     "Step": "longtake.pipeline",
     "Storyboard": "longtake.plan",
+    "extend": "longtake.pipeline",
     "generate": "longtake.pipeline",
     "load_backbone": "longtake.backbones",
     "make": "longtake.pipeline",
@@ -46,6 +61,7 @@ _HOMES = {
 __all__ = [
     "Backbone",
     "Cue",
+    "Extension",
     "Finished",
     "LongtakeError",
     "Plan",
@@ -57,6 +73,7 @@ __all__ = [
     "SectionDone",
     "Step",
     "Storyboard",
+    "extend",
     "generate",
     "load_backbone",
     "make",

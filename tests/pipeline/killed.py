@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from longtake.backbones import load_backbone
-from longtake.pipeline import Request, generate
+from longtake.pipeline import Extension, extend, generate
+from longtake.pipeline.run import REQUESTS
 
 OPERATIONS = ("open", "os.rename", "os.remove", "os.truncate")
 
@@ -35,14 +36,15 @@ def attempt(request, folder, number, backbone, last):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
-    list(generate(request, folder / f"{number}.mp4", folder / f"{number}.run", backbone))
+    work = extend if isinstance(request, Extension) else generate
+    list(work(request, folder / f"{number}.mp4", folder / f"{number}.run", backbone))
     os.write(writer, str(done).encode())
     os._exit(0)
 
 
 def main():
     root, rng, kills = Path(sys.argv[1]), random.Random(int(sys.argv[2])), int(sys.argv[3])
-    requests = [Request.model_validate_json(text) for text in sys.argv[4:]]
+    requests = [REQUESTS.validate_json(text) for text in sys.argv[4:]]
     backbone = load_backbone(requests[0].model)
     for request in requests:
         folder = root / request.order

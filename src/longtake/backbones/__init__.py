@@ -1,7 +1,7 @@
 """Networks that predict velocity, with their codecs and prompt encoders. The only package that knows diffusers."""
 
 from longtake.backbones.backbone import Backbone
-from longtake.backbones.codec import Codec, Stream
+from longtake.backbones.codec import Codec, Intake, Stream
 from longtake.backbones.loading import Outline, inspect_model, load_backbone, load_codec, load_settings
 from longtake.backbones.prompts import PromptEncoder, PromptReport
 from longtake.backbones.registry import MODELS, find_model
@@ -12,6 +12,7 @@ __all__ = [
     "Backbone",
     "BackboneSettings",
     "Codec",
+    "Intake",
     "Outline",
     "PromptEncoder",
     "PromptReport",

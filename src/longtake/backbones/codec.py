@@ -22,7 +22,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Codec", "Stream"]
+__all__ = ["Codec", "Intake", "Stream"]
 
 _ENCODE_IMAGES = 64  # that pass the encoder together, after the first
 _DECODE_FRAMES = 16  # that pass the decoder together, where no section says otherwise
@@ -94,13 +94,13 @@ class Codec:
         ratio = self.temporal_ratio
         if (images.shape[2] - 1) % ratio:
             raise ValueError(f"{images.shape[2]} images: a video has 1 + {ratio} n of them")
-        pixels = patchify(images.to(self.device, self.dtype), self._patch)
-        cache: list[Tensor | str | None] = [None] * self.network._cached_conv_counts["encoder"]
-        first, rest = pixels[:, :, :1], pixels[:, :, 1:]
-        chunks = [first, *(rest.split(_ENCODE_IMAGES, dim=2) if rest.shape[2] else [])]
-        features = [self.network.encoder(chunk, feat_cache=cache, feat_idx=[0]) for chunk in chunks]
-        mean = self.network.quant_conv(torch.cat(features, 2)).chunk(2, dim=1)[0].float()
-        return (mean - self._mean.to(mean.device)) / self._deviation.to(mean.device)
+        intake, rest = self.intake(), images[:, :, 1:]
+        chunks = [images[:, :, :1], *(rest.split(_ENCODE_IMAGES, dim=2) if rest.shape[2] else [])]
+        return torch.cat([intake.encode(chunk) for chunk in chunks], dim=2)
+
+    def intake(self) -> Intake:
+        """An encoder at the start of a video."""
+        return Intake(self)
 
     def stream(self) -> Stream:
         """A decoder at the start of a video."""
@@ -127,6 +127,43 @@ class Codec:
         return stream.decode(latents)
 
 
+class Intake:
+    """A video being encoded, some images after others: equal to encoding the whole at once.
+
+    What it keeps is the feature cache and up to three images, so a video of any length needs the memory of a piece.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self._cache: list[Tensor | str | None] = [None] * codec.network._cached_conv_counts["encoder"]
+        self._waiting: list[Tensor] = []
+        self._begun = False
+
+    def encode(self, images: Float[Tensor, "b 3 T H W"]) -> Float[Tensor, "b c t h w"]:
+        """The latents of the frames that are complete with these images in -1..1; what is over waits for the next."""
+        codec = self.codec
+        pixels = torch.cat([*self._waiting, patchify(images.to(codec.device, codec.dtype), codec._patch)], dim=2)
+        parts = []
+        if not self._begun and pixels.shape[2]:
+            self._begun = True
+            parts.append(self._pass(pixels[:, :, :1]))
+            pixels = pixels[:, :, 1:]
+        whole = pixels.shape[2] // codec.temporal_ratio * codec.temporal_ratio
+        if whole:
+            parts.append(self._pass(pixels[:, :, :whole]))
+        self._waiting = [pixels[:, :, whole:]]
+        b, _, _, h, w = images.shape
+        size = h // codec.spatial_ratio, w // codec.spatial_ratio
+        return torch.cat(parts, dim=2) if parts else images.new_zeros(b, codec.channels, 0, *size)
+
+    @torch.no_grad()
+    def _pass(self, pixels: Tensor) -> Float[Tensor, "b c t h w"]:
+        codec, network = self.codec, self.codec.network
+        features = network.encoder(pixels, feat_cache=self._cache, feat_idx=[0])
+        mean = network.quant_conv(features).chunk(2, dim=1)[0].float()
+        return (mean - codec._mean.to(mean.device)) / codec._deviation.to(mean.device)
+
+
 class Stream:
     """A video being decoded, section by section, each frame once.
 
@@ -148,16 +185,18 @@ class Stream:
             return first
         return torch.cat([first, self._pass(latents[:, :, 1:])], dim=2)
 
-    def warm_up(self, latents: Float[Tensor, "b c t h w"], generated: int) -> None:
+    def warm_up(self, latents: Float[Tensor, "b c t h w"], generated: int) -> Float[Tensor, "b 3 T H W"]:
         """Brings a new stream to the state behind `latents`: `Codec.lead` frames, or all since frame 0.
 
-        They pass in chunks of `generated` frames after the first one, as the sections of a forward run did, so that
-        what follows is bit for bit what it was.
+        After the first one they pass in chunks that end where the sections of `generated` frames before what follows
+        do, so that this is bit for bit what it was in a run that was not stopped. Returns the last chunk's images.
         """
-        self.decode(latents[:, :, :1])
-        if latents.shape[2] > 1:
-            for chunk in latents[:, :, 1:].split(generated, dim=2):
-                self.decode(chunk)
+        images, rest = self.decode(latents[:, :, :1]), latents[:, :, 1:]
+        over = rest.shape[2] % generated
+        for chunk in (rest[:, :, :over], *rest[:, :, over:].split(generated, dim=2)):
+            if chunk.shape[2]:
+                images = self.decode(chunk)
+        return images
 
     @torch.no_grad()
     def _pass(self, latents: Float[Tensor, "b c t h w"], first: bool = False) -> Float[Tensor, "b 3 T H W"]:

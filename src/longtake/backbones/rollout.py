@@ -44,7 +44,7 @@ def roll_out(
     history = History(discretization=discretization)
     history.remember((0,), start, exact=True)
     for section in plan.sections:
-        place = (section.frames[0] - 1) // plan.schedule.generated
+        place = plan.place_of(section)
         text = backbone.prompts.encode([words[place] for words in prompts])
         shape = (1, start.shape[1], len(section.frames), *start.shape[3:])
         x = torch.cat([noise(shape, one, section.index, start.device, torch.float32) for one in seeds])

@@ -14,6 +14,7 @@ __all__ = ["VERBS", "main"]
 VERBS = {
     "demo": "make a 30 s video with the model that comes with longtake, and say where it is",
     "generate": "make a video from a start image and a prompt",
+    "extend": "make a video longer: what comes after it, or what was before it",
     "resume": "go on with a run that was stopped, or make it again from one of its sections",
     "show": "draw a schedule and the plan of a video, or a run with its drift and motion",
     "train": "train a codec, a video model, or a next-frame-section model",

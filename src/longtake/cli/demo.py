@@ -41,7 +41,7 @@ def examples() -> list[tuple[Path, str]]:
 def run(options: Options) -> int:
     """Makes the video."""
     from longtake.cli.generate import make_video
-    from longtake.pipeline import Run
+    from longtake.pipeline import Request, Run
 
     known = examples()
     if not 1 <= options.example <= len(known):
@@ -49,9 +49,11 @@ def run(options: Options) -> int:
     image, prompt = known[options.example - 1]
     print(f'"{prompt}"', file=sys.stderr)
     folder = options.output.parent / f"{options.output.stem}.run"
-    if (folder / "config.json").exists() and (earlier := Run.open(folder)).request.image in [path for path, _ in known]:
-        with earlier.lock():
-            shutil.rmtree(folder)  # the demo's own
+    if (folder / "config.json").exists():
+        earlier = Run.open(folder)
+        if isinstance(earlier.request, Request) and earlier.request.image in [path for path, _ in known]:
+            with earlier.lock():
+                shutil.rmtree(folder)  # the demo's own
     data = {"image": str(image), "prompt": prompt, "seconds": options.seconds, "seed": options.seed, "scale": 4}
     data |= {"order": options.order} if options.order else {}
     return make_video(data, options.output, folder, options.device, dry_run=False, as_json=False)

@@ -17,7 +17,7 @@ from longtake.plan import Storyboard, read_storyboard
 if TYPE_CHECKING:
     from longtake.pipeline import Preflight
 
-__all__ = ["Options", "run"]
+__all__ = ["FIELDS", "Options", "columns", "make_video", "read_board", "repeated", "report", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +110,16 @@ def run(options: Options) -> int:
         given["steps"] = options.num_inference_steps
     if options.discretize_images:
         given["discretize_images"] = True
-    board = _read(options.storyboard).joined(options.prompt or "", options.image)
+    board = read_board(options.storyboard).joined(options.prompt or "", options.image)
     if board.timed or options.storyboard:
         given["storyboard"] = replace(board, prompt="", image=None)
     if board.prompt or options.prompt is not None:
         given["prompt"] = board.prompt
     if board.image:
         given["image"] = board.image
-    given = {**_repeated(options.from_), **given}
+    given = {**repeated(options.from_), **given}
+    if "video" in given:
+        raise InputError(f"{options.from_} was made by longtake extend, which has a --from of its own")
     if "image" not in given:
         raise InputError("a start image is missing; --image FILE names one, `longtake demo` brings its own")
     return make_video(given, options.output, options.run_dir, options.device, options.dry_run, options.json)
@@ -136,15 +138,15 @@ def make_video(
     folder = folder or output.parent / f"{output.stem}.run"
     find_device(device)
     if dry_run:
-        _report(preflight(request, output, folder), request.storyboard.timed, as_json)
+        report(preflight(request, output, folder), request.storyboard.timed, as_json)
         return 0
     if request.storyboard.timed:
-        for line in say_snaps(preflight(request, output, folder).script, _columns()):
+        for line in say_snaps(preflight(request, output, folder).script, columns()):
             print(line, file=sys.stderr)
     return follow(generate(request, output, folder, device=device), folder, as_json)
 
 
-def _read(path: Path | None) -> Storyboard:
+def read_board(path: Path | None) -> Storyboard:
     """The storyboard in a file; one that says nothing where there is no file."""
     if path is None:
         return Storyboard()
@@ -156,11 +158,13 @@ def _read(path: Path | None) -> Storyboard:
         raise StoryboardError(f"{path}\n{error}") from error
 
 
-def _columns() -> int:
+def columns() -> int:
+    """The width of the terminal; where there is none, that of a wide one."""
     return shutil.get_terminal_size(fallback=(120, 24)).columns
 
 
-def _repeated(video: Path | None) -> dict[str, Any]:
+def repeated(video: Path | None) -> dict[str, Any]:
+    """The request in a video's metadata; nothing where there is no video."""
     if video is None:
         return {}
     from longtake.media import read_comment
@@ -174,7 +178,8 @@ def _repeated(video: Path | None) -> dict[str, Any]:
     return request
 
 
-def _report(checked: Preflight, timed: bool, as_json: bool) -> None:
+def report(checked: Preflight, timed: bool, as_json: bool) -> None:
+    """Prints what a request comes to."""
     from longtake.cli.script import draw_script, script_data
 
     config = checked.config
@@ -200,4 +205,4 @@ def _report(checked: Preflight, timed: bool, as_json: bool) -> None:
         f"about {checked.disk_bytes / 2**20:.1f} MiB of disk"
     )
     if timed:
-        print(draw_script(checked, _columns()))
+        print(draw_script(checked, columns()))

@@ -2,11 +2,11 @@
 
 from longtake.pipeline.curves import CURVES, Curve, Row, amount, draw_run, ramp, rows_of, sparkline, squeezed
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
-from longtake.pipeline.generate import generate, make, reroll
+from longtake.pipeline.generate import extend, generate, make, reroll
 from longtake.pipeline.meter import Meter, measure
 from longtake.pipeline.picture import draw_run_svg
 from longtake.pipeline.preflight import Preflight, check_output, find_device, preflight
-from longtake.pipeline.request import Config, Request
+from longtake.pipeline.request import Config, Extension, Request, Source
 from longtake.pipeline.run import Run
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Config",
     "Curve",
     "Event",
+    "Extension",
     "Finished",
     "Meter",
     "Planned",
@@ -22,11 +23,13 @@ __all__ = [
     "Row",
     "Run",
     "SectionDone",
+    "Source",
     "Step",
     "amount",
     "check_output",
     "draw_run",
     "draw_run_svg",
+    "extend",
     "find_device",
     "generate",
     "make",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from operator import attrgetter
 from statistics import fmean
 from typing import Literal
@@ -14,7 +15,19 @@ from longtake.pipeline.run import Run
 from longtake.plan import Section
 from longtake.plan.draw import round_step
 
-__all__ = ["CURVES", "Curve", "Row", "amount", "draw_run", "ramp", "rows_of", "settings_of", "sparkline", "squeezed"]
+__all__ = [
+    "CURVES",
+    "Curve",
+    "Row",
+    "amount",
+    "draw_run",
+    "given_of",
+    "ramp",
+    "rows_of",
+    "settings_of",
+    "sparkline",
+    "squeezed",
+]
 
 BARS = "".join(map(chr, range(0x2581, 0x2589)))  # eighths of a block
 ASCII = "_.:-=+*#"
@@ -122,6 +135,16 @@ def settings_of(run: Run) -> str:
     return f"model {c.model}, order {c.order}, schedule {c.schedule}, {how}"
 
 
+def given_of(run: Run) -> tuple[str, ...]:
+    """What of the video is not made: a line if it makes another one longer."""
+    config, source = run.config, run.config.source
+    if source is None:
+        return ()
+    seconds = source.images / config.fps
+    side = {"after": f"begins with {seconds:.2f} s", "before": f"ends with {seconds:.2f} s"}[source.side]
+    return (f"the video {side} that were there already ({source.images} images)",)
+
+
 def draw_run(run: Run, columns: int = 100, levels: str = BARS) -> str:
     """The request of a run, its curves over time, and a line for each section in time order."""
     rows, config = rows_of(run), run.config
@@ -132,6 +155,7 @@ def draw_run(run: Run, columns: int = 100, levels: str = BARS) -> str:
         *textwrap.wrap(settings_of(run), columns - 2, initial_indent="  ", subsequent_indent="  "),
         f"  {made} of {len(rows)} sections made, {config.width} x {config.height}, {config.images} images, "
         f"{config.images / config.fps:.2f} s at {config.fps:g} images/s",
+        *(f"  {line}" for line in given_of(run)),
     ]
     curves = _curves(rows, columns, levels) if any(row.meter for row in rows) else [explain_no_meters(run)]
     return "\n".join([*head, "", *curves, "", *_table(rows)])
@@ -153,7 +177,8 @@ def _curves(rows: tuple[Row, ...], columns: int, levels: str) -> list[str]:
         return sparkline([v for v in squeezed(values, room) for _ in range(stretch)], top, levels)
 
     order = drawn([float(row.section.index) for row in rows], len(rows))
-    lines = [f"  {'over time':<12}{'lowest':>9}{'highest':>9}{'full bar':>9}  {_axis(rows[-1].ends, len(order))}"]
+    axis = _axis(rows[0].begins, rows[-1].ends, len(order))
+    lines = [f"  {'over time':<12}{'lowest':>9}{'highest':>9}{'full bar':>9}  {axis}"]
     for curve in CURVES:
         values = [curve.of(row.meter) if row.meter else None for row in rows]
         known = [v for v in values if v is not None]
@@ -164,13 +189,14 @@ def _curves(rows: tuple[Row, ...], columns: int, levels: str) -> list[str]:
     return lines
 
 
-def _axis(seconds: float, columns: int) -> str:
+def _axis(begins: float, ends: float, columns: int) -> str:
     """Round times above their columns."""
+    seconds = ends - begins
     step = round_step(10 * seconds / columns)
     ticks = ""
-    for i in range(int(seconds / step) + 1):
+    for i in range(ceil(begins / step), int(ends / step) + 1):
         tick = f"{i * step:g} s"
-        at = round(i * step / seconds * columns)
+        at = round((i * step - begins) / seconds * columns)
         if at == 0 or at + len(tick) <= columns:
             ticks = f"{ticks:<{at}}{tick}"
     return ticks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,19 +16,20 @@ from torch import Tensor
 from longtake.backbones import Backbone, load_backbone
 from longtake.backbones.pixels import to_pixels
 from longtake.backbones.reading import Draft, Reading, Told, read, velocity_of
-from longtake.errors import ModelError, NumericsError, OutputError
+from longtake.errors import LongtakeError, ModelError, NumericsError, OutputError
 from longtake.flow import SOLVERS, noise, sigmas
 from longtake.media import fit, load_image, write_video
 from longtake.packing import History, Importance
 from longtake.pipeline.decoding import Decoded, decoder_for
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
 from longtake.pipeline.meter import Meter, measure
-from longtake.pipeline.preflight import check_output, find_device, fingerprint_of, preflight
-from longtake.pipeline.request import Config, Request
+from longtake.pipeline.preflight import Preflight, check_output, find_device, fingerprint_of, preflight
+from longtake.pipeline.request import Config, Extension, Request
 from longtake.pipeline.run import Run, frames_of
+from longtake.pipeline.source import take_in
 from longtake.plan import Plan, Section
 
-__all__ = ["generate", "make", "reroll"]
+__all__ = ["extend", "generate", "make", "reroll"]
 
 
 def generate(
@@ -46,6 +48,36 @@ def generate(
     image = fit(load_image(request.image), *size)
     keys = {key.frame: fit(load_image(key.image), *size) for key in checked.script.keys}
     run = Run.create(folder, request, checked.config, image, output, keys)
+    yield from make(run, output, backbone, device)
+
+
+def extend(
+    request: Extension,
+    output: Path,
+    folder: Path,
+    backbone: Backbone | None = None,
+    device: str = "auto",
+    checked: Preflight | None = None,
+) -> Iterator[Event]:
+    """Makes a video longer: what comes after it or before it, with all of it as history. `output` holds both in order.
+
+    The video is taken into the run folder and encoded there before the first event; then its file may go. `checked` is
+    what `preflight` said of the same, if it was asked: a long video takes a while to read.
+
+    Raises:
+        LongtakeError: the request cannot be served; nothing is written then.
+    """
+    target = find_device(device)
+    checked = checked or preflight(request, output, folder)
+    assert checked.film
+    backbone, begun = backbone or load_backbone(request.model, target), folder.exists()
+    try:
+        start = take_in(checked.film, checked.config, folder, backbone.codec)
+        run = Run.create(folder, request, checked.config, start, output)
+    except LongtakeError:
+        if not begun:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     yield from make(run, output, backbone, device)
 
 
@@ -77,7 +109,7 @@ def make(run: Run, output: Path, backbone: Backbone | None = None, device: str =
     with run.lock(), _hinted(run):
         _check_model(run)
         plan = config.plan()
-        places = range(len(plan.sections))
+        places, pieces = range(len(plan.sections)), run.pieces()
         finished = sum(run.has_section(s.index) for s in plan.sections)
         run.rebuild_video()
         if finished == len(plan.sections) and all(map(run.has_segment, places)):
@@ -88,7 +120,7 @@ def make(run: Run, output: Path, backbone: Backbone | None = None, device: str =
             yield Planned(plan, config.steps, finished, run.folder, run.video, unread, run.read_meters())
             yield from _sections(run, plan, backbone)
         comment = run.request.model_copy(update={"seeds": config.seeds}).model_dump_json()
-        write_video([run.segment(place) for place in places], output, comment)
+        write_video(pieces, output, comment)
     yield Finished(output, config.images)
 
 
@@ -97,14 +129,14 @@ def _sections(run: Run, plan: Plan, backbone: Backbone) -> Iterator[Event]:
     config = run.config
     rounding = backbone.discretization(config.codebook, config.discretize_images)
     history = History(config.missing, rounding)
-    for frame, latents in _given(run, backbone).items():
-        history.remember((frame,), latents, exact=True)
+    for frames, latents in _given(run, plan, backbone):
+        history.remember(frames, latents, exact=True)
     decoder = decoder_for(run, plan, backbone.codec)
     reading = _reading(config)
     last_read = {f: s.index for s in plan.sections for f in s.seen}
     texts = _texts(config, plan, backbone)
     by_place, start_image = plan.by_place(), load_image(run.folder / "start.png")
-    images = sum(run.segment(place).images for place in range(len(plan.sections)) if run.has_segment(place))
+    images = sum(piece.images for piece in run.pieces() if piece.path.exists())
     for section in plan.sections:
         began = time.monotonic()
         if not run.has_section(section.index):
@@ -124,7 +156,9 @@ def _sections(run: Run, plan: Plan, backbone: Backbone) -> Iterator[Event]:
 
 def _meter(run: Run, by_place: Mapping[int, Section], decoded: Decoded, start_image: np.ndarray) -> Meter:
     made = by_place[decoded.place].frames
-    latents = frames_of(run, by_place, range(made[0] - 1, made[-1] + 1))
+    latents = frames_of(run, by_place, range(max(0, made[0] - 1), made[-1] + 1))
+    if made[0] == 0:  # nothing is before it: the second frame is before the first one, as in a mirror
+        latents = torch.cat([latents[:, :, 1:2], latents], dim=2)
     return measure(decoded.place, decoded.images, latents, start_image, run.read_start())
 
 
@@ -191,7 +225,16 @@ def _unread(backbone: Backbone, prompt: str) -> tuple[str, ...]:
     return (*report.unknown, *([report.lost] if report.lost else []))
 
 
-def _given(run: Run, backbone: Backbone) -> dict[int, Tensor]:
+def _given(run: Run, plan: Plan, backbone: Backbone) -> list[tuple[range, Tensor]]:
+    """Frames that are known before the first section, with their latents."""
+    source = run.config.source
+    if source is None:
+        return [(range(frame, frame + 1), latents) for frame, latents in _pictured(run, backbone).items()]
+    own = range(int(source.side == "before"), source.frames)  # without the first image alone, where others lead to it
+    return [(around, run.read_source(own).to(backbone.device)) for around in plan.known]
+
+
+def _pictured(run: Run, backbone: Backbone) -> dict[int, Tensor]:
     """Latents of the start image and of key images by frame; each picture is encoded once in the life of a run."""
     pictures = {0: load_image(run.folder / "start.png")}
     if not run.has_start():

@@ -12,9 +12,10 @@ import torch
 from longtake.backbones import find_model, inspect_model
 from longtake.backbones.codebooks import check_sizes
 from longtake.errors import InputError, ModelError, OutputError
-from longtake.media import load_image
-from longtake.pipeline.request import Config, Request, resolve, script_of
+from longtake.media import Film, load_image, open_film
+from longtake.pipeline.request import Config, Extension, Request, resolve, script_of
 from longtake.pipeline.run import Run, check_new
+from longtake.pipeline.source import check_long_enough, source_of
 from longtake.plan import KeyImage, Script
 
 __all__ = ["Preflight", "check_output", "find_device", "fingerprint_of", "preflight"]
@@ -37,6 +38,7 @@ class Preflight:
     context_tokens: int  # of the section that sees most
     disk_bytes: int  # that the run folder will need, about
     script: Script  # what each section is told
+    film: Film | None = None  # the video that is made longer, if one is
 
 
 def fingerprint_of(model: str) -> str:
@@ -56,8 +58,10 @@ def fingerprint_of(model: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def preflight(request: Request, output: Path, folder: Path) -> Preflight:
+def preflight(request: Request | Extension, output: Path, folder: Path) -> Preflight:
     """Checks images, model, schedule, order, length, size, output, run folder and disk; loads nothing large.
+
+    A video that is to be made longer is read to its end.
 
     Raises:
         LongtakeError: what cannot be, and what would do.
@@ -65,9 +69,16 @@ def preflight(request: Request, output: Path, folder: Path) -> Preflight:
     model = inspect_model(request.model)
     spatial, patch = model.spatial_ratio, model.patch
     grid = spatial * patch.h, spatial * patch.w
-    config = resolve(request, model.settings, grid, model.temporal_ratio, fingerprint_of(request.model))
+    ratio, film, source = model.temporal_ratio, None, None
+    if isinstance(request, Extension):
+        film = open_film(request.video)
+        source = source_of(film, request.side, model.settings.fps, ratio)
+    config = resolve(request, model.settings, grid, ratio, fingerprint_of(request.model), source)
     script = script_of(request, config)
-    _check_images(request.image, script.keys, config)
+    if isinstance(request, Request):
+        _check_images(request.image, script.keys, config)
+    elif film:
+        check_long_enough(film, config)
     check_output(output)
     check_new(folder)
     plan = config.plan()
@@ -79,7 +90,7 @@ def preflight(request: Request, output: Path, folder: Path) -> Preflight:
         )
     check_sizes(request.model, config.codebook, model.codebooks)
     height, width = config.height // spatial, config.width // spatial
-    latents = 4 * model.channels * height * width * config.frames
+    latents = 4 * model.channels * height * width * (config.frames + plan.beyond)
     pictures = config.images * config.height * config.width * config.scale**2 // 4  # generous: 2 bits a pixel
     need = latents + 2 * pictures
     free = Run.free_bytes(folder)
@@ -94,6 +105,7 @@ def preflight(request: Request, output: Path, folder: Path) -> Preflight:
         context_tokens=max(section.context_tokens(height, width) for section in plan.sections),
         disk_bytes=need,
         script=script,
+        film=film,
     )
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from longtake.errors import InputError
+from longtake.errors import InputError, PlanError
 from longtake.plan import (
     SEEDS,
     STRONGEST,
+    VANILLA,
     Gaps,
     Plan,
     Script,
@@ -22,8 +23,10 @@ from longtake.plan import (
     check_reached,
     compile_storyboard,
     default_order,
+    find_order,
     make_plan,
     order_of,
+    place_of,
     sections_for,
 )
 from longtake.schedule import find_schedule, parse
@@ -31,18 +34,20 @@ from longtake.schedule import find_schedule, parse
 if TYPE_CHECKING:
     from longtake.backbones import BackboneSettings
 
-__all__ = ["Config", "Request", "read_request", "resolve", "script_of"]
+__all__ = ["Config", "Extension", "Request", "Side", "Source", "read_extension", "read_request", "resolve", "script_of"]
 
 T = TypeVar("T")
+W = TypeVar("W", bound="_Wish")
+Side = Literal["after", "before"]
+USUAL = {"after": "vanilla", "before": "inverted"}  # the order that begins where the video is
 LONGEST = 24 * 3600.0  # seconds of video that can be asked for
 
 
-class Request(BaseModel):
-    """A video to make. What is None is the model's own choice."""
+class _Wish(BaseModel):
+    """What every request can say. What is None is the model's own choice."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    image: Path
     prompt: str = ""
     storyboard: Storyboard = Storyboard()  # what is told over time; where it says nothing, the prompt holds
     seconds: float = Field(default=6.0, gt=0, le=LONGEST)
@@ -97,6 +102,53 @@ class Request(BaseModel):
         return value
 
 
+class Request(_Wish):
+    """A video to make from a start image. What is None is the model's own choice."""
+
+    image: Path
+
+
+class Extension(_Wish):
+    """A video to make longer: what comes after it, or what was before it. What is None is the model's own choice.
+
+    `seconds` are those to be made, and the storyboard's times begin with them.
+    """
+
+    video: Path
+    side: Side = "after"
+
+    @model_validator(mode="after")
+    def _without_images(self) -> Extension:
+        if self.storyboard.loop or any(cue.image for cue in self.storyboard.cues):
+            raise ValueError("key images and loops lead from a start image; a video is extended by words")
+        return self
+
+
+class Source(BaseModel):
+    """The video that is made longer, at the model's size and images a second."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    side: Side  # on which it is made longer
+    images: int  # of it
+    frames: int  # that its images are encoded as: the first one is one image's, the others are several each
+
+    @property
+    def first(self) -> int:
+        """The first frame that is made: the source's are before it, or what is made begins the video."""
+        return {"after": self.frames, "before": 0}[self.side]
+
+    @property
+    def beyond(self) -> int:
+        """How many of its frames follow what is made. The first of them is not among these: it is of one image."""
+        return {"after": 0, "before": self.frames - 1}[self.side]
+
+    def encoded(self, temporal_ratio: int) -> range:
+        """The images that are encoded; up to three at the end that is farther from what is made are not."""
+        count = 1 + temporal_ratio * (self.frames - 1)
+        return {"after": range(self.images - count, self.images), "before": range(count)}[self.side]
+
+
 class Config(BaseModel):
     """A request with nothing left open: what a run follows, and follows again when it is resumed."""
 
@@ -135,18 +187,51 @@ class Config(BaseModel):
     seeds: dict[int, int]
     told: tuple[Told, ...] = ()  # to each section by its place in time; empty: nothing but what is told to all
     given: tuple[int, ...] = ()  # the frames of key images
+    source: Source | None = None  # the video that is made longer, if one is
+
+    @property
+    def first(self) -> int:
+        """The first frame that is made."""
+        return self.source.first if self.source else 1
 
     @property
     def images(self) -> int:
         """Images of the whole video."""
-        return self.temporal_ratio * (self.frames - 1) + 1
+        return self.made_images.stop + (self.source.images if self.source and self.source.side == "before" else 0)
+
+    @property
+    def made_images(self) -> range:
+        """The images that are made, of the whole video, as numbers; with the start image, if there is one.
+
+        Before a source they end one image earlier than their frames do: that image is the first one of the source.
+        """
+        count = self.temporal_ratio * (self.frames - self.first)
+        if self.source is None:
+            return range(count + 1)
+        begin, less = {"after": (self.source.images, 0), "before": (0, 1)}[self.source.side]
+        return range(begin, begin + count - less)
+
+    def images_at(self, place: int) -> range:
+        """The images of the section at a place in time, by their numbers; with those of place 0 begins what is made."""
+        every = self.made_images
+        each, start = self.temporal_ratio * parse(self.schedule).generated, int(self.source is None)
+        return every[start + each * place if place else 0 : start + each * (place + 1)]
 
     def plan(self) -> Plan:
         """The plan that this config means."""
-        return make_plan(parse(self.schedule), self.frames, self.order, self.gaps, self.missing, self.given)
+        return make_plan(
+            parse(self.schedule),
+            self.frames,
+            self.order,
+            self.gaps,
+            self.missing,
+            self.given,
+            first=self.first,
+            beyond=self.source.beyond if self.source else 0,
+        )
 
     def _told_to(self, section: Section) -> Told:
-        place = (section.frames[0] - 1) // parse(self.schedule).generated
+        place = place_of(section.frames[0], self.first, parse(self.schedule).generated)
         return self.told[place] if self.told else Told(self.prompt)
 
     @property
@@ -173,25 +258,52 @@ def read_request(data: Any, origin: str = "the request") -> Request:
     Raises:
         InputError: keys or values are wrong; each is named.
     """
+    return _read(Request, data, origin)
+
+
+def read_extension(data: Any, origin: str = "the request") -> Extension:
+    """A request to make a video longer, from loose data.
+
+    Raises:
+        InputError: keys or values are wrong; each is named.
+    """
+    return _read(Extension, data, origin)
+
+
+def _read(kind: type[W], data: Any, origin: str) -> W:
     try:
-        return Request.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(map(str, e['loc']))}: {e['msg'].lower()}, got {e.get('input')!r}" for e in error.errors()
+            f"  {'.'.join(map(str, e['loc']))}: {e['msg'].lower()}, got {e.get('input')!r}"
+            if e["loc"]
+            else f"  {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
         ]
         raise InputError("\n".join([f"{origin} cannot be used:", *lines])) from error
 
 
-def script_of(request: Request, config: Config) -> Script:
+def script_of(request: Request | Extension, config: Config) -> Script:
     """What the request's storyboard tells each section of the video of this config.
 
     Raises:
         StoryboardError: the storyboard does not fit the video.
     """
-    board = replace(request.storyboard, prompt=request.prompt, image=request.image)
+    image = request.image if isinstance(request, Request) else None
+    board = replace(request.storyboard, prompt=request.prompt, image=image)
     generated = parse(config.schedule).generated
-    sections = (config.frames - 1) // generated
+    sections = (config.frames - config.first) // generated
     return compile_storyboard(board, sections, generated, config.temporal_ratio, config.fps)
+
+
+def _check_joined(config: Config) -> None:
+    """Checks that there is such a plan, and that what is made next to a source sees it."""
+    plan = config.plan()
+    if config.source and config.source.side == "after" and plan.first - 1 not in plan.by_place()[0].seen:
+        raise PlanError(
+            f"the schedule {plan.schedule} sees nothing next to g on its left, so it does not see how the video ends; "
+            f"one that does: {VANILLA}"
+        )
 
 
 def _or(given: T | None, default: T) -> T:
@@ -208,9 +320,14 @@ def _side(name: str, given: int | None, default: int, unit: int) -> int:
 
 
 def resolve(
-    request: Request, settings: BackboneSettings, grid: tuple[int, int], temporal_ratio: int, fingerprint: str
+    request: Request | Extension,
+    settings: BackboneSettings,
+    grid: tuple[int, int],
+    temporal_ratio: int,
+    fingerprint: str,
+    source: Source | None = None,
 ) -> Config:
-    """The config of a request for a model with these settings.
+    """The config of a request for a model with these settings; `source` is the video that is made longer, if one is.
 
     Raises:
         InputError: a size is off the grid, or a codebook is for a kernel that the schedule lacks or beside noise.
@@ -218,7 +335,10 @@ def resolve(
         PlanError: order, schedule and length do not go together, or key images with them.
         StoryboardError: the storyboard does not fit the video.
     """
-    order = request.order or (default_order(find_schedule(request.schedule)) if request.schedule else settings.order)
+    usual = USUAL[source.side] if source else settings.order
+    if request.schedule and not (source and find_order(usual).serves(find_schedule(request.schedule))):
+        usual = default_order(find_schedule(request.schedule))
+    order = request.order or usual
     name = request.schedule or settings.schedules.get(order_of(order)) or settings.schedules[settings.order]
     schedule = find_schedule(name)
     if request.codebook:
@@ -248,7 +368,7 @@ def resolve(
         history_guidance=_or(request.history_guidance, settings.history_guidance),
         history_without=_or(request.history_without, settings.history_without),
         missing=settings.missing,
-        frames=1 + schedule.generated * sections,
+        frames=(source.first if source else 1) + schedule.generated * sections,
         temporal_ratio=temporal_ratio,
         steps=request.steps or settings.steps,
         solver=request.solver or settings.solver,
@@ -262,12 +382,13 @@ def resolve(
         scale=request.scale,
         crf=request.crf,
         seeds=request.seeds,
+        source=source,
     )
     if request.storyboard.timed:
         script = script_of(request, config)
         config = config.model_copy(update={"told": script.told, "given": tuple(key.frame for key in script.keys)})
         check_reached(script, config.plan())
-    config.plan()
+    _check_joined(config)
     if config.codebook and (config.history_sigma or config.history_guidance > 1):
         raise InputError("discretized history (+D) rounds noise away; with it history_sigma is 0, history_guidance 1")
     return config

@@ -10,12 +10,16 @@ keys/0019.safetensors        its latents
 sections/0003.safetensors    latents of the section made as the fourth (float32), its frames and seed
 segments/0007.mp4            images of the eighth section in time, encoded once
 meters/0007.json             their drift and motion; it is written before them and counts when they are there
+source/0002.mp4              images of the video that is made longer, 64 in each file, as the model sees them
+source.safetensors           its latents; then start.png is its first image that is encoded
+last.png                     its last image
 video.mp4                    the video as far as it is, growing
 """
 
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -34,29 +38,32 @@ from torch import Tensor
 from longtake.errors import OutputError, RunError
 from longtake.media import Segment, append_segment, join_segments, save_image, whole, write_segment
 from longtake.pipeline.meter import Meter
-from longtake.pipeline.request import Config, Request
-from longtake.plan import Section
+from longtake.pipeline.request import Config, Extension, Request
+from longtake.plan import Section, place_of
 from longtake.schedule import parse
 
-__all__ = ["Run", "check_new"]
+__all__ = ["SHOT", "Run", "check_new", "frames_of", "source_segments", "write_latents"]
 
 METERS = TypeAdapter(Meter)
+REQUESTS = TypeAdapter[Request | Extension](Request | Extension)
+SHOT = 64  # images of a source in one file
 
 
 class Run:
     """One video on its way."""
 
-    def __init__(self, folder: Path, request: Request, config: Config) -> None:
+    def __init__(self, folder: Path, request: Request | Extension, config: Config) -> None:
         self.folder, self.request, self.config = folder, request, config
         self.video = folder / "video.mp4"
-        self._shown = range(0)  # the places in time that this object has put into the growing video
+        self._shown = range(0)  # the pieces that this object has put into the growing video
         self.generated = parse(config.schedule).generated
+        self.sections = -(-(config.frames - config.first) // self.generated)
 
     @classmethod
     def create(
         cls,
         folder: Path,
-        request: Request,
+        request: Request | Extension,
         config: Config,
         image: np.ndarray,
         output: Path | None = None,
@@ -101,7 +108,7 @@ class Run:
         if not (folder / "config.json").is_file():
             raise RunError(f"{folder}: there is no run here (no config.json)")
         try:
-            request = Request.model_validate_json((folder / "request.json").read_text())
+            request = REQUESTS.validate_json((folder / "request.json").read_text())
             config = Config.model_validate_json((folder / "config.json").read_text())
         except (OSError, ValidationError) as error:
             raise RunError(f"{folder}: the run's request or config cannot be read ({error})") from error
@@ -171,23 +178,33 @@ class Run:
             OutputError: the disk is full; what was finished before stays.
         """
         note = {"frames": list(section.frames), "seed": self.config.seed_of(section)}
-        _write_latents(self.section_path(section.index), latents, note)
+        write_latents(self.section_path(section.index), latents, note)
 
     def has_start(self) -> bool:
         """True if the latents of the start image are known."""
         return (self.folder / "start.safetensors").exists()
 
     def read_start(self) -> Float[Tensor, "1 c 1 h w"]:
-        """Latents of the start image.
+        """Latents of the start image, or of a source's first.
 
         Raises:
             RunError: the file cannot be read.
         """
+        if self.config.source:
+            return self.read_source(range(1))
         return _read_latents(self.folder / "start.safetensors")[0]
 
     def write_start(self, latents: Float[Tensor, "1 c 1 h w"]) -> None:
         """Keeps the latents of the start image: it is encoded once."""
-        _write_latents(self.folder / "start.safetensors", latents, {"frames": [0]})
+        write_latents(self.folder / "start.safetensors", latents, {"frames": [0]})
+
+    def read_source(self, frames: range) -> Float[Tensor, "1 c t h w"]:
+        """Latents of frames of the source, by their numbers in it.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        return _read_latents(self.folder / "source.safetensors", frames, "begin a new run from the video")[0]
 
     def key_path(self, frame: int) -> Path:
         """Where the latents of a key image are, by the frame that it is given as; the image is beside them."""
@@ -207,13 +224,18 @@ class Run:
 
     def write_key(self, frame: int, latents: Float[Tensor, "1 c 1 h w"]) -> None:
         """Keeps the latents of a key image: it is encoded once."""
-        _write_latents(self.key_path(frame), latents, {"frames": [frame]})
+        write_latents(self.key_path(frame), latents, {"frames": [frame]})
 
     def segment(self, place: int) -> Segment:
         """The segment of a section by its place in time; its file may not be there yet."""
-        each = self.config.temporal_ratio * self.generated
-        first = 1 + each * place if place else 0
-        return Segment(self.folder / "segments" / f"{place:04d}.mp4", first, each if place else each + 1)
+        images = self.config.images_at(place)
+        return Segment(self.folder / "segments" / f"{place:04d}.mp4", images.start, len(images))
+
+    def pieces(self) -> tuple[Segment, ...]:
+        """All segments of the video in time order, those of a source with them; some may not be there yet."""
+        made = tuple(self.segment(place) for place in range(self.sections))
+        source = source_segments(self.folder, self.config)
+        return tuple(sorted((*source, *made), key=lambda piece: piece.first))
 
     def has_segment(self, place: int) -> bool:
         """True if that section's images are encoded."""
@@ -224,12 +246,14 @@ class Run:
         segment = self.segment(place)
         c = self.config
         write_segment(images, segment.path, segment.first, c.fps, c.crf, c.scale)
-        if not (self._shown and place == self._shown.stop):
+        pieces, shown = self.pieces(), self._shown
+        if not (shown and shown.stop < len(pieces) and pieces[shown.stop] == segment):
             self.rebuild_video()
             return
-        while self.has_segment(self._shown.stop):
-            append_segment(self.video, self.segment(self._shown.stop), self.segment(self._shown.start).first)
-            self._shown = range(self._shown.start, self._shown.stop + 1)
+        since = pieces[shown.start].first
+        for piece in itertools.takewhile(lambda piece: piece.path.exists(), pieces[shown.stop :]):
+            append_segment(self.video, piece, since)
+            self._shown = range(shown.start, self._shown.stop + 1)
 
     def meter_path(self, place: int) -> Path:
         """Where the meter of a section is, by its place in time."""
@@ -259,11 +283,12 @@ class Run:
 
     def rebuild_video(self) -> None:
         """Writes the growing video anew from the segments that are there and follow each other."""
-        places = sorted(int(path.stem) for path in (self.folder / "segments").glob("*.mp4"))
-        contiguous = [place for i, place in enumerate(places) if place == places[0] + i]
-        self._shown = range(places[0], places[0] + len(contiguous)) if places else range(0)
+        pieces = self.pieces()
+        there = [number for number, piece in enumerate(pieces) if piece.path.exists()]
+        contiguous = [number for i, number in enumerate(there) if number == there[0] + i]
+        self._shown = range(there[0], there[0] + len(contiguous)) if there else range(0)
         if self._shown:
-            join_segments([self.segment(place) for place in self._shown], self.video)
+            join_segments(pieces[self._shown.start : self._shown.stop], self.video)
         else:
             self.video.unlink(missing_ok=True)
 
@@ -278,13 +303,13 @@ class Run:
             raise RunError(f"section {section} does not exist: this run has sections 0 to {len(plan.sections) - 1}")
         kept = {made: seed for made, seed in self.config.seeds.items() if made < section}
         run = Run(self.folder, self.request, self.config.model_copy(update={"seeds": kept | seeds}))
-        dropped = {(s.frames[0] - 1) // self.generated for s in plan.sections[section:]}
+        dropped = {plan.place_of(s) for s in plan.sections[section:]}
         with self.lock():
             # The config comes last: whoever stops between makes the old sections again, and loses nothing.
             for later in plan.sections[section:]:
                 self.section_path(later.index).unlink(missing_ok=True)
             # A segment is decoded behind the frames before it, so the one after a dropped section changes too.
-            for place in dropped | {p + 1 for p in dropped}:
+            for place in (dropped | {p + 1 for p in dropped}) & {*range(self.sections)}:
                 self.segment(place).path.unlink(missing_ok=True)
                 self.meter_path(place).unlink(missing_ok=True)
             _write_json(self.folder / "config.json", run.config)
@@ -307,9 +332,10 @@ def check_new(folder: Path) -> None:
     """
     if (folder / "config.json").exists():
         raise RunError(f"{folder} holds a run already: go on with `longtake resume {folder}`, or name another folder")
-    begun = {"start.png", "output.json", "request.json", "config.json"}
+    begun = {"start.png", "last.png", "source.safetensors", "output.json", "request.json", "config.json"}
     files = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
-    names = (p.name.removesuffix(".unfinished") for p in files if not p.match("keys/*.png"))
+    numbered = ("keys/*.png", "source/*.mp4", "source/*.mp4.unfinished")
+    names = (p.name.removesuffix(".unfinished") for p in files if not any(map(p.match, numbered)))
     foreign = next((name for name in names if name not in begun), None)
     if foreign:
         raise RunError(f"{folder} holds other files, such as {foreign}; name a folder that is new or empty")
@@ -339,26 +365,52 @@ def _read_meter(path: Path) -> Meter:
         raise RunError(f"{path}: cannot be read ({error}); delete it and its segment to get both again") from error
 
 
-def _write_latents(path: Path, latents: Tensor, note: dict) -> None:
+def write_latents(path: Path, latents: Float[Tensor, "1 c t h w"], note: dict) -> None:
+    """Writes latents with a note, whole or not at all.
+
+    Raises:
+        OutputError: the disk is full; what was finished before stays.
+    """
     tensors = {"latents": latents.detach().float().cpu().contiguous()}
     with whole(path, "could not be written; what was finished before stays") as unfinished:
         unfinished.write_bytes(save(tensors, metadata={"longtake": json.dumps(note)}))
 
 
-def _read_latents(path: Path) -> tuple[Tensor, dict]:
+def _read_latents(
+    path: Path, frames: range | None = None, remedy: str = "delete it to have it made again"
+) -> tuple[Tensor, dict]:
+    """The latents in a file, or those of some frames in a row; the others are not read then."""
     try:
         with safe_open(path, framework="pt") as file:
-            return file.get_tensor("latents"), json.loads((file.metadata() or {})["longtake"])
+            note = json.loads((file.metadata() or {})["longtake"])
+            if frames is None:
+                return file.get_tensor("latents"), note
+            return file.get_slice("latents")[:, :, frames.start : frames.stop], note
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); delete it to have it made again") from error
+        raise RunError(f"{path}: cannot be read ({error}); {remedy}") from error
 
 
 def frames_of(run: Run, by_place: Mapping[int, Section], frames: range) -> Float[Tensor, "1 c t h w"]:
     """Latents of frames that follow each other and are finished, from disk; only the files that hold them are read."""
-    parts = [run.read_start()] if 0 in frames else []
-    if frames.stop > 1:
-        for place in range((max(1, frames.start) - 1) // run.generated, (frames.stop - 2) // run.generated + 1):
+    first, parts = run.config.first, list[Tensor]()
+    known, made = range(frames.start, min(first, frames.stop)), range(max(first, frames.start), frames.stop)
+    if known:
+        parts.append(run.read_source(known) if run.config.source else run.read_start())
+    if made:
+        begin, end = (place_of(frame, first, run.generated) for frame in (made[0], made[-1]))
+        for place in range(begin, end + 1):
             section = by_place[place]
-            first = section.frames[0]
-            parts.append(run.read_section(section)[:, :, max(0, frames.start - first) : frames.stop - first])
+            own = section.frames[0]
+            parts.append(run.read_section(section)[:, :, max(0, frames.start - own) : frames.stop - own])
     return torch.cat(parts, dim=2)
+
+
+def source_segments(folder: Path, config: Config) -> tuple[Segment, ...]:
+    """The segments of the video that is made longer, in time order; none if none is."""
+    if config.source is None:
+        return ()
+    begin = {"after": 0, "before": config.made_images.stop}[config.source.side]
+    every = range(begin, begin + config.source.images)
+    shots = (every[at : at + SHOT] for at in range(0, len(every), SHOT))
+    paths = (folder / "source" / f"{number:04d}.mp4" for number in itertools.count())
+    return tuple(Segment(path, shot.start, len(shot)) for path, shot in zip(paths, shots, strict=False))

@@ -16,7 +16,7 @@ from longtake.plan.orders import (
 )
 from longtake.plan.panels import draw_orders_svg
 from longtake.plan.picture import draw_svg
-from longtake.plan.positions import Gaps
+from longtake.plan.positions import Gaps, place_of
 from longtake.plan.script import KeyImage, Script, Snap, Told, check_reached, compile_storyboard, sections_that_see
 from longtake.plan.section import Look, Plan, Section
 from longtake.plan.storyboard import SEEDS, STRONGEST, Cue, Storyboard, as_storyboard, read_prompt, read_storyboard
@@ -54,6 +54,7 @@ __all__ = [
     "find_order",
     "make_plan",
     "order_of",
+    "place_of",
     "plan_each",
     "read_prompt",
     "read_storyboard",

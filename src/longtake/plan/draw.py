@@ -71,7 +71,7 @@ class Stage:
     @classmethod
     def of(cls, plan: Plan, index: int) -> Stage:
         """The section that is made as number `index`, from 0."""
-        known = Known([0, *plan.given])
+        known = Known(plan.known)
         for section in plan.sections[:index]:
             known.add(range(section.frames[0], section.frames[-1] + 1))
         return cls(plan.sections[index], known.runs)
@@ -174,7 +174,7 @@ def legend(marks: dict[Kernel, str], per_column: int, columns: int, more: Sequen
 
 def walk(plan: Plan, most: int) -> Iterator[Stage | int]:
     """The sections of a plan, the middle of more than `most` left out: their number stands for them."""
-    n, known = len(plan.sections), Known([0, *plan.given])
+    n, known = len(plan.sections), Known(plan.known)
     out = range(most // 2, n - most // 2) if n > most else range(0)
     for section in plan.sections:
         if section.index not in out:

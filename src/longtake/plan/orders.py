@@ -175,8 +175,14 @@ def make_plan(
     gaps: Gaps = "clamped",
     missing: Missing = "absent",
     given: Collection[int] = (),
+    first: int = 1,
+    beyond: int = 0,
 ) -> Plan:
     """The plan of a video of `frames` latent frames, frame 0 being the start image.
+
+    The frames before the `first` that is made are known: the start image's, or those of a video that goes on. With
+    `first=0` none is. So many frames as `beyond` says are known that follow the last one made: those of a video of
+    which the beginning is made.
 
     All sections make as many frames as the schedule says, but for the last in time, which makes what is left. Frames
     `given`, such as those of key images, are known from the beginning, until a section makes them or for good.
@@ -188,6 +194,10 @@ def make_plan(
     >>> plan = make_plan(parse("f1k1_x_f16k4f2k2f1k1_g9"), frames=19)
     >>> [(look.frames, str(look.kernel), look.positions) for look in plan.sections[1].sees][-1]
     ((9,), 'k1', (19,))
+    >>> [section.frames[0] for section in make_plan(parse("f16k4f2k2f1k1_g9"), frames=48, first=30).sections]
+    [30, 39]
+    >>> [look.frames for look in make_plan(parse("g9_f1k1f2k2"), 18, "inverted", first=0, beyond=5).sections[0].sees]
+    [(18,), (19, 20)]
 
     Raises:
         PlanError: the order is unknown or cannot serve the schedule, there is no frame to make, or a given one is
@@ -199,20 +209,25 @@ def make_plan(
         hint = f"; this schedule can be made in the order {' or '.join(others)}" if others else ""
         needs = f"it needs {row.needs}, such as {row.example}"
         raise PlanError(f"the order {order} cannot serve the schedule {schedule}: {needs}{hint}")
-    if frames < 2:
-        raise PlanError(f"{frames} latent frames cannot be made: a video has the start image's and at least one more")
-    stray = [f for f in given if not 0 < f <= frames]
+    assert first >= 0
+    assert beyond >= 0
+    if frames < first + 1:
+        least = "the start image's and at least one more" if first == 1 else f"at least one behind the {first} known"
+        raise PlanError(f"{frames} latent frames cannot be made: a video has {least}")
+    stray = [f for f in given if not first <= f <= frames]
     if stray:
-        raise PlanError(f"frame {stray[0]} cannot be given: expected 1 to {frames}, which follows the last one made")
-    if given and not schedule.ahead:
+        expected = f"expected {first} to {frames}, which follows the last one made"
+        raise PlanError(f"frame {stray[0]} cannot be given: {expected}")
+    if (given or beyond) and not schedule.ahead:
         raise PlanError(f"the schedule {schedule} sees nothing that lies ahead; one that does: {BOTH_SIDES}")
-    g = schedule.generated
-    places, known, sections = -(-(frames - 1) // g), Known([0, *given]), list[Section]()
-    for place in row.places(places, row.spacing):
-        made = range(1 + g * place, min(frames, 1 + g * (place + 1)))
-        sections.append(see(len(sections), made, places, schedule, known, gaps, missing))
+    g, every = schedule.generated, range(first, frames)
+    plan = Plan(schedule, order, frames, (), tuple(sorted(given)), gaps, first, beyond)
+    known, sections = Known(plan.known), list[Section]()
+    for place in row.places(-(-len(every) // g), row.spacing):
+        made = every[g * place : g * (place + 1)]
+        sections.append(see(len(sections), made, every, schedule, known, gaps, missing))
         known.add(made)
-    return Plan(schedule, order, frames, tuple(sections), tuple(sorted(given)), gaps)
+    return replace(plan, sections=tuple(sections))
 
 
 def plan_each(frames: int, gaps: Gaps = "clamped", missing: Missing = "absent") -> tuple[Plan, ...]:

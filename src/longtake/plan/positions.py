@@ -18,7 +18,7 @@ from typing import Literal
 
 from longtake.schedule import Schedule
 
-__all__ = ["Gaps", "Shifts", "clamped_gap", "find_shifts", "tail_positions"]
+__all__ = ["Gaps", "Shifts", "clamped_gap", "find_shifts", "place_of", "tail_positions"]
 
 Gaps = Literal["true", "clamped"]
 WIDEST = 3  # sections
@@ -33,6 +33,15 @@ class Shifts:
     right: int
 
 
+def place_of(frame: int, first: int, generated: int) -> int:
+    """The place in time of the section that makes a frame, where sections begin with frame `first`.
+
+    >>> place_of(10, first=1, generated=9)
+    1
+    """
+    return (frame - first) // generated
+
+
 def clamped_gap(before: int, sections: int) -> int:
     """The gap, in sections, that a released inverted model sees where in truth it is `before` of `sections`.
 
@@ -44,11 +53,12 @@ def clamped_gap(before: int, sections: int) -> int:
     return 3 if before == sections - 1 else min(before, 2)
 
 
-def find_shifts(schedule: Schedule, made: range, sections: int, left: range, right: range, gaps: Gaps) -> Shifts:
-    """The shifts of a section of a video of `sections`, between the nearest known frames on its left and right.
+def find_shifts(schedule: Schedule, made: range, every: range, left: range, right: range, gaps: Gaps) -> Shifts:
+    """The shifts of a section of all those that make `every` frame, between the nearest known frames on both sides.
 
     >>> from longtake.schedule import parse
-    >>> find_shifts(parse("f1k1_x_f16k4f2k2f1k1_g9"), range(82, 91), 10, range(82), range(91, 91), "clamped").made + 82
+    >>> made, every, past = range(82, 91), range(1, 91), range(82)
+    >>> find_shifts(parse("f1k1_x_f16k4f2k2f1k1_g9"), made, every, past, range(91, 91), "clamped").made + 82
     20
     """
     if gaps == "true":
@@ -60,7 +70,7 @@ def find_shifts(schedule: Schedule, made: range, sections: int, left: range, rig
         gap = min(made.start - left.stop, widest)
     else:
         begin = 1
-        gap = g * clamped_gap((made.start - 1) // g, sections)
+        gap = g * clamped_gap(place_of(made.start, every.start, g), -(-len(every) // g))
     shift = begin + gap - made.start
     excess = max(0, right.start - made.stop - widest)
     return Shifts(begin - left.stop, shift, shift - excess)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from longtake.plan.positions import Gaps
+from longtake.plan.positions import Gaps, place_of
 from longtake.schedule import Kernel, Schedule
 
 __all__ = ["Look", "Plan", "Section"]
@@ -19,7 +19,7 @@ class Look:
     them, "tc" one token of all together; either goes through `kernel`, the coarsest of the spans.
     """
 
-    frames: tuple[int, ...]  # absolute numbers; 0 is the start image
+    frames: tuple[int, ...]  # absolute numbers; 0 is the start image, if the video has one
     kernel: Kernel
     positions: tuple[int, ...]  # RoPE time of each frame
     tail: Literal["", "ta", "tc"] = ""
@@ -62,11 +62,24 @@ class Plan:
 
     schedule: Schedule
     order: str
-    frames: int  # of the whole video, the start frame included
+    frames: int  # up to the end of what is made, the start frame included
     sections: tuple[Section, ...]
-    given: tuple[int, ...] = ()  # frames that are known before the first section, beside the start frame
+    given: tuple[int, ...] = ()  # frames that are known before the first section, beside those around what is made
     gaps: Gaps = "clamped"
+    first: int = 1  # that is made; all frames before it are known: the start frame, or a whole video
+    beyond: int = 0  # so many frames are known that follow the last one made
+
+    @property
+    def known(self) -> tuple[range, ...]:
+        """The frames that are known before the first section is made, as ranges that may touch."""
+        given = (range(frame, frame + 1) for frame in self.given)
+        around = range(self.first), range(self.frames, self.frames + self.beyond)
+        return tuple(frames for frames in (*around, *given) if frames)
+
+    def place_of(self, section: Section) -> int:
+        """The place of a section in time, from 0."""
+        return place_of(section.frames[0], self.first, self.schedule.generated)
 
     def by_place(self) -> dict[int, Section]:
-        """The sections by their place in time, from 0."""
-        return {(section.frames[0] - 1) // self.schedule.generated: section for section in self.sections}
+        """The sections by their place in time."""
+        return {self.place_of(section): section for section in self.sections}

@@ -18,15 +18,15 @@ Missing = Literal["absent", "zeros"]
 class Known:
     """The numbers of frames that are known, as runs of neighbors.
 
-    >>> known = Known([0, 9, 1])
+    >>> known = Known([range(1), range(9, 10), range(1, 2)])
     >>> known.before(9), known.after(4), known.runs
     (range(0, 2), range(9, 10), (range(0, 2), range(9, 10)))
     """
 
-    def __init__(self, frames: Iterable[int] = ()) -> None:
+    def __init__(self, runs: Iterable[range] = ()) -> None:
         self._runs: list[range] = []  # in time order; no two touch
-        for frame in frames:
-            self.add(range(frame, frame + 1))
+        for run in runs:
+            self.add(run)
 
     @property
     def runs(self) -> tuple[range, ...]:
@@ -66,16 +66,16 @@ class Known:
 
 
 def see(
-    index: int, made: range, sections: int, schedule: Schedule, known: Known, gaps: Gaps, missing: Missing
+    index: int, made: range, every: range, schedule: Schedule, known: Known, gaps: Gaps, missing: Missing
 ) -> Section:
-    """The section that makes the frames `made` of a video of `sections`, with its looks in the order of their tokens.
+    """The section that makes the frames `made` of `every` one to be made, with its looks in the order of their tokens.
 
     Far spans on the left show the first frames of the video, wherever the section is. All others show the known frames
     nearest to it on their side, a run of neighbors, be there a gap between or not; positions keep the gap.
     """
     left, right = known.before(made.start), known.after(made.stop)
     spans = schedule.ahead
-    shifts = find_shifts(schedule, made, sections, left, right, gaps)
+    shifts = find_shifts(schedule, made, every, left, right, gaps)
     oldest = left.stop - schedule.left.near_frames
     newest = right.start + sum(span.frames for span in spans)
     past = _looks(schedule.left.near[::-1], range(left.stop - 1, oldest - 1, -1), left, shifts.left, missing)
@@ -97,8 +97,8 @@ def see(
 
 def _anchors(spans: tuple[Span, ...], known: Known, stop: int) -> list[Look]:
     """The first frames of the video, at their own numbers, as far as they are known without a gap."""
-    looks, first = [], 0
-    stop = min(stop, known.after(0).stop)
+    looks, first, run = [], 0, known.after(0)
+    stop = min(stop, run.stop if 0 in run else 0)
     for span in spans:
         frames = tuple(range(first, min(stop, first + span.frames)))
         first += span.frames

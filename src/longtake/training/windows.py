@@ -70,8 +70,8 @@ def _window(config: SectionConfig, order: str, sections: int, made: int, given: 
     section = plan.sections[made]
     ahead = given and key in section.seen and not any(key in earlier.frames for earlier in plan.sections[:made])
     track = {*section.frames, *section.seen} - ({key} if ahead else set())
-    place = (section.frames[0] - 1) // generated
-    return Window(section, order, max(track) + 1, place, given if ahead else 0, plan.sections[:made])
+    given = given if ahead else 0
+    return Window(section, order, max(track) + 1, plan.place_of(section), given, plan.sections[:made])
 
 
 def _startless(window: Window) -> Window:
