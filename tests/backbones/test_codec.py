@@ -139,3 +139,22 @@ def test_half_precision_keeps_latents_in_float32(codec):
     half = Codec(AutoencoderKLWan.from_config(codec.network.config).bfloat16())
     assert half.encode(torch.zeros(1, 3, 1, 16, 24)).dtype == torch.float32
     assert half.decode(latents(1)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("pieces", [(1, 4, 4, 12), (21,), (7, 7, 7), (2, 1, 1, 1, 16), (20, 1)])
+def test_a_video_that_comes_in_pieces_is_encoded_as_the_whole(codec, pieces):
+    images = torch.rand(1, 3, 21, 16, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    intake = codec.intake()
+    parts = [intake.encode(piece) for piece in images.split(pieces, dim=2)]
+    complete = [1 + (sum(pieces[: n + 1]) - 1) // 4 for n in range(len(pieces))]
+    assert [sum(part.shape[2] for part in parts[: n + 1]) for n in range(len(parts))] == complete
+    assert difference(torch.cat(parts, dim=2), codec.encode(images)) < 1e-5  # sums in another order
+
+
+def test_a_stream_is_warmed_up_in_the_chunks_of_the_sections_that_follow(codec):
+    """Whatever number of frames is before them: what follows has the same bits."""
+    z, whole, later = latents(24), codec.stream(), codec.stream()
+    whole.warm_up(z[:, :, :6], 9)
+    images = [whole.decode(z[:, :, 6:15]), whole.decode(z[:, :, 15:])]
+    assert torch.equal(later.warm_up(z[:, :, :15], 9), images[0])
+    assert torch.equal(later.decode(z[:, :, 15:]), images[1])

@@ -50,19 +50,21 @@ def close_seam(run: Run, place: int, before: np.ndarray, images: np.ndarray) -> 
 def _led(images: np.ndarray, made: np.ndarray, true: np.ndarray, count: int) -> np.ndarray:
     """Images that begin next to the one of which there are a made and a true one: as if that had always been true."""
     near = np.ascontiguousarray(images[:count])
-    flow = optical_flow(near, np.broadcast_to(made, near.shape))
-    missing = torch.from_numpy(true.astype(np.float32) - made).permute(2, 0, 1)
-    weights = 1 - torch.arange(len(near)).view(-1, 1, 1, 1) / count
-    led = torch.from_numpy(near) + (weights * _moved(missing, flow)).permute(0, 2, 3, 1)
-    return np.concatenate([led.round().clamp(0, 255).to(torch.uint8).numpy(), images[count:]])
+    flows = optical_flow(near, np.concatenate([made[None], near[:-1]]))
+    missing = torch.from_numpy(true.astype(np.float32) - made).permute(2, 0, 1)[None]
+    flows = interpolate(flows, size=missing.shape[2:], mode="bilinear")
+    led, whole = [], torch.zeros_like(flows[:1])
+    for number, flow in enumerate(flows.split(1)):
+        whole = flow + _seen(whole, flow, "bilinear")  # from this image to the first: image by image, as it may be far
+        moved = (1 - number / count) * _seen(missing, whole, "bicubic")
+        led.append(torch.from_numpy(near[number]) + moved[0].permute(1, 2, 0))
+    return np.concatenate([torch.stack(led).round().clamp(0, 255).to(torch.uint8).numpy(), images[count:]])
 
 
-def _moved(picture: Float[Tensor, "c H W"], flow: Float[Tensor, "n 2 h w"]) -> Float[Tensor, "n c H W"]:
-    """A picture as it looks from images that flow to it, in pixels right and down."""
-    c, height, width = picture.shape
-    size = torch.tensor([width, height], dtype=flow.dtype).view(1, 2, 1, 1)
+def _seen(picture: Float[Tensor, "1 c H W"], flow: Float[Tensor, "1 2 H W"], mode: str) -> Float[Tensor, "1 c H W"]:
+    """A picture as it looks from an image that flows to it, in pixels right and down."""
+    _, _, height, width = picture.shape
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    places = torch.stack([columns, rows]) + 0.5 + interpolate(flow, size=(height, width), mode="bilinear")
-    grid = (2 * places / size - 1).permute(0, 2, 3, 1)
-    every = picture.expand(len(flow), c, height, width)
-    return grid_sample(every, grid, mode="bicubic", padding_mode="border", align_corners=False)
+    places = torch.stack([columns, rows])[None] + 0.5 + flow
+    grid = 2 * places / torch.tensor([width, height]).view(1, 2, 1, 1) - 1
+    return grid_sample(picture, grid.permute(0, 2, 3, 1), mode=mode, padding_mode="border", align_corners=False)
