@@ -2,12 +2,12 @@
 
     python benchmarks/extend.py --clips HELD_OUT --output out/extend --count 12
 
-HELD_OUT is a folder made by `python -m longtake.toybox` (see docs/guides/train-the-embedded-model.md). The first half of
-each clip is given and what comes after it is made (after), or the second half is given and what was before it (before).
-The seam is the mean absolute difference of the two images that meet there, as a multiple of the median difference of
-neighboring images within two seconds on each side: 1 is no seam. The true clip's own number at the same place stands
-beside it, once as it is and once compressed in the same two pieces, since each begins with a key frame. Prints a table,
-writes numbers.json and a contact sheet of each side.
+HELD_OUT is a folder made by `python -m longtake.toybox` (see docs/guides/train-the-embedded-model.md). The first half
+of each clip is given and what comes after it is made (after), or the second half is given and what was before it
+(before). The seam is the mean absolute difference of the two images that meet there, as a multiple of the median
+difference of neighboring images within two seconds on each side: 1 is no seam. The true clip's own number at the same
+place stands beside it, once as it is and once compressed in the same two pieces, since each begins with a key frame.
+Prints a table, writes numbers.json and a contact sheet of each side.
 """
 
 from __future__ import annotations
