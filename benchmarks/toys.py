@@ -10,13 +10,15 @@ is here, toys.safetensors, was trained on the clips of
 
 Videos start from a clip's first image; the camera is told to stand still, so that toys stay in view. Those that show on
 at least 1% of the first image, and are read there rightly, are followed. A toy is kept in a section if one of its color
-and shape is read in more than half of the section's images. Of real clips, as the codec gives them back, the same is
-asked of the toys that show on at least 1% of all images of a section.
+and shape is read in more than half of the section's images. Of the real clip, as it is and as the codec gives it back,
+the same is asked; there a toy counts while it shows on at least 1% of every image of the section. Beside that stands
+how many kinds a section shows, to the reader, that are not in the scene.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,7 +28,6 @@ from setting import arguments, device_name, open_model
 
 from longtake.backbones.pixels import to_images, to_pixels
 from longtake.backbones.rollout import roll_out
-from longtake.evaluation.embedded import sections_of
 from longtake.evaluation.toys import (
     CLEAR,
     Kept,
@@ -41,9 +42,10 @@ from longtake.evaluation.toys import (
 )  # fmt: skip
 from longtake.plan import make_plan, order_of
 from longtake.schedule import parse
-from longtake.toybox import with_command
+from longtake.toybox import Truth, with_command
 from longtake.training.clips import Clips, open_clips
 
+Reads = list[frozenset[Kind]]  # what each image of a video shows
 READER = Path(__file__).with_name("toys.safetensors")
 
 
@@ -64,20 +66,19 @@ def main() -> None:
         save_reader(trained(backbone, open_clips(options.train), options), options.reader)
     reader = load_reader(options.reader, options.device)
     numbers = {"device": device_name(options), "order": options.order, "clips": len(clips), "seeds": options.seeds}
-    real = measure_real(backbone, reader, clips)
-    numbers |= {"real": {name: asdict(found) for name, found in real.items()}}
-    print("real clips, by section:", *(f"\n  {name:<24}{line(found)}" for name, found in real.items()), flush=True)
-    made = measure_made(backbone, reader, clips, options)
-    numbers |= {"made": [asdict(found) for found in made]}
-    print(f"made in the order {options.order}:")
-    for number, found in enumerate(made):
-        print(f"  section {number + 1:<16}{line(found)}")
+    rows = {**measure_real(backbone, reader, clips, options), "made": measure_made(backbone, reader, clips, options)}
+    for name, found in rows.items():
+        print(f"{name}, by section (order {options.order}):" if name == "made" else f"{name}, by section:")
+        for number, one in enumerate(found, start=1):
+            print(f"  {number}  {line(one)}", flush=True)
+    numbers |= {name: [asdict(one) for one in found] for name, found in rows.items()}
     (options.output / f"numbers-{options.order.replace(':', '-')}.json").write_text(json.dumps(numbers, indent=2))
 
 
 def line(found: Kept) -> str:
     """One row of a table."""
-    return f"color and shape {found.both:6.1%}   color {found.color:6.1%}   shape {found.shape:6.1%}   of {found.toys}"
+    shares = f"color and shape {found.both:6.1%}   color {found.color:6.1%}   shape {found.shape:6.1%}"
+    return f"{shares}   of {found.toys} toys   others seen {found.others:.2f}"
 
 
 def trained(backbone, clips: Clips, options) -> ToyReader:
@@ -100,18 +101,30 @@ def trained(backbone, clips: Clips, options) -> ToyReader:
 
 
 @torch.no_grad()
-def measure_real(backbone, reader: ToyReader, clips: Clips) -> dict[str, Kept]:
-    """How well the reader reads real clips whose truth is known, and what of that the codec costs."""
-    expected, raw, decoded = [], [], []
-    for clip, truth in enumerate(clips.truths):
-        images = clips.batch([clip], [0], clips.images)
-        video = to_images(backbone.codec.decode(backbone.codec.encode(to_pixels(images, backbone.device))))[0]
-        for k, section in enumerate(sections_of(images[0].numpy())):
-            clear = (truth.visibility[1 + 36 * k : 37 + 36 * k] >= CLEAR).all(0)
-            expected.append({kind for kind, here in zip(kinds_of(truth), clear, strict=True) if here})
-            raw.append(read_toys(reader, section))
-            decoded.append(read_toys(reader, video[1 + 36 * k : 37 + 36 * k]))
-    return {"as they are": kept(expected, raw), "as the codec gives them": kept(expected, decoded)}
+def measure_real(backbone, reader: ToyReader, clips: Clips, options) -> dict[str, list[Kept]]:
+    """What is read of real clips, whose truth is known, section by section, and what of that the codec costs."""
+    found = {"real": [], "real, through the codec": []}
+    for clip in range(len(clips)):
+        images = clips.batch([clip], [0], 1 + 36 * min(options.sections, (clips.images - 1) // 36))
+        decoded = to_images(backbone.codec.decode(backbone.codec.encode(to_pixels(images, backbone.device))))[0]
+        for videos, video in zip(found.values(), (images[0].numpy(), decoded), strict=True):
+            videos.append(read_toys(reader, video))
+    return {name: by_section(clips.truths, videos, options.sections, True) for name, videos in found.items()}
+
+
+def by_section(truths: Sequence[Truth], videos: Sequence[Reads], sections: int, real: bool) -> list[Kept]:
+    """What each section keeps of the toys of the first image; of real videos only while the truth shows them."""
+    table = []
+    for k in range(sections):
+        own = slice(1 + 36 * k, 37 + 36 * k)
+        expected = []
+        for truth, read in zip(truths, videos, strict=True):
+            clear = truth.visibility[0] >= CLEAR
+            if real:
+                clear &= (truth.visibility[own] >= CLEAR).all(0)
+            expected.append({kind for kind, yes in zip(kinds_of(truth), clear, strict=True) if yes} & read[0])
+        table.append(kept(expected, [read[own] for read in videos], [kinds_of(truth) for truth in truths]))
+    return table
 
 
 @torch.no_grad()
@@ -121,7 +134,7 @@ def measure_made(backbone, reader: ToyReader, clips: Clips, options) -> list[Kep
     schedule = parse(settings.schedules[order_of(options.order)])
     plan = make_plan(schedule, 1 + schedule.generated * options.sections, options.order, settings.gaps)
     jobs = [(seed, clip) for seed in range(options.seeds) for clip in range(len(clips))]
-    expected, sections = [], [[] for _ in range(options.sections)]
+    truths, videos = [], []
     for first in range(0, len(jobs), options.batch):
         chosen = jobs[first : first + options.batch]
         picked = [clip for _, clip in chosen]
@@ -129,13 +142,9 @@ def measure_made(backbone, reader: ToyReader, clips: Clips, options) -> list[Kep
         prompts = [[with_command(clips.truths[clip], "still")] * options.sections for clip in picked]
         seeds = [1000 * seed + clip for seed, clip in chosen]
         latents = roll_out(backbone, plan, backbone.codec.encode(pixels), prompts, seeds, options.steps)
-        for clip, one in zip(picked, latents.split(1), strict=True):
-            video, truth = to_images(backbone.codec.decode(one))[0], clips.truths[clip]
-            clear = {k for k, share in zip(kinds_of(truth), truth.visibility[0], strict=True) if share >= CLEAR}
-            expected.append(clear & read_toys(reader, video[:1])[0])
-            for found, section in zip(sections, sections_of(video), strict=True):
-                found.append(read_toys(reader, section))
-    return [kept(expected, found) for found in sections]
+        videos += [read_toys(reader, to_images(backbone.codec.decode(one))[0]) for one in latents.split(1)]
+        truths += [clips.truths[clip] for clip in picked]
+    return by_section(truths, videos, options.sections, False)
 
 
 if __name__ == "__main__":

@@ -84,15 +84,19 @@ def test_another_file_is_no_reader(tmp_path):
 
 
 def test_a_toy_is_kept_where_most_images_show_it():
-    assert kept([[RED]], [[{RED}, {RED}, set()]]).both == 1
-    assert kept([[RED]], [[{RED}, set(), set()]]).both == 0
-    assert kept([[RED]], [[{RED}, set()]]).both == 0  # half is not most
+    assert kept([[RED]], [[{RED}, {RED}, set()]], [[RED]]).both == 1
+    assert kept([[RED]], [[{RED}, set(), set()]], [[RED]]).both == 0
+    assert kept([[RED]], [[{RED}, set()]], [[RED]]).both == 0  # half is not most
 
 
 def test_color_and_shape_are_kept_each_by_itself():
-    found = kept([[RED, Kind("blue", "box")]], [[{Kind("red", "box")}]])
+    found = kept([[RED, Kind("blue", "box")]], [[{Kind("red", "box")}]], [[RED, Kind("blue", "box")]])
     assert (found.both, found.color, found.shape, found.toys) == (0, 0.5, 0.5, 2)
 
 
 def test_where_no_toy_is_expected_there_is_no_share():
-    assert np.isnan(kept([[]], [[{BLUE}]]).both)
+    assert np.isnan(kept([[]], [[{BLUE}]], [[]]).both)
+
+
+def test_what_a_section_shows_and_its_scene_does_not_have_is_counted():
+    assert kept([[RED], [RED]], [[{RED, BLUE}], [{RED}]], [[RED], [RED]]).others == 0.5

@@ -218,27 +218,36 @@ class Kept:
     color: float  # a toy of its color, whatever its shape
     shape: float
     toys: int
+    others: float  # kinds that a section shows and its scene does not have
 
 
 def kept(
-    expected: Sequence[Collection[Kind]], sections: Sequence[Sequence[Collection[Kind]]], most: float = 0.5
+    expected: Sequence[Collection[Kind]],
+    sections: Sequence[Sequence[Collection[Kind]]],
+    scenes: Sequence[Collection[Kind]],
+    most: float = 0.5,
 ) -> Kept:
-    """Which of the `expected` kinds of each video are read in more than the share `most` of a section's images.
+    """Which of the `expected` kinds of each video are shown by a section: are in more than `most` of its images.
+
+    `scenes` are all the kinds of each video's scene: whatever else is shown is wrong.
 
     >>> red, blue = Kind("red", "ball"), Kind("blue", "ball")
-    >>> kept([[red]], [[{red}, {red, blue}, {blue}]])
-    Kept(both=1.0, color=1.0, shape=1.0, toys=1)
-    >>> kept([[red]], [[{blue}, {blue}, {red}]])
-    Kept(both=0.0, color=0.0, shape=1.0, toys=1)
+    >>> kept([[red]], [[{red}, {red, blue}, {blue}]], [[red, blue]])
+    Kept(both=1.0, color=1.0, shape=1.0, toys=1, others=0.0)
+    >>> kept([[red]], [[{blue}, {blue}, {red}]], [[red]])
+    Kept(both=0.0, color=0.0, shape=1.0, toys=1, others=1.0)
     """
-    verdicts = [
-        (
-            np.mean([kind in seen for seen in images]) > most,
-            np.mean([any(kind.color == other.color for other in seen) for seen in images]) > most,
-            np.mean([any(kind.shape == other.shape for other in seen) for seen in images]) > most,
-        )
-        for kinds, images in zip(expected, sections, strict=True)
-        for kind in kinds
-    ]
+    verdicts, others = [], []
+    for kinds, images, scene in zip(expected, sections, scenes, strict=True):
+        shown = {kind for kind in set().union(*images) if np.mean([kind in seen for seen in images]) > most}
+        others.append(len(shown - {*scene}))
+        verdicts += [
+            (
+                kind in shown,
+                np.mean([any(kind.color == other.color for other in seen) for seen in images]) > most,
+                np.mean([any(kind.shape == other.shape for other in seen) for seen in images]) > most,
+            )
+            for kind in kinds
+        ]
     both, color, shape = np.mean(verdicts, axis=0).tolist() if verdicts else (float("nan"),) * 3
-    return Kept(both, color, shape, len(verdicts))
+    return Kept(both, color, shape, len(verdicts), float(np.mean(others)))
