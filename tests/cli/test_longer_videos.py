@@ -79,6 +79,7 @@ def test_what_is_missing_or_wrong_is_named(extending, tmp_path, capsys):
         (["--order", "inverted"], "sees nothing next to g on its left"),
         (["--prompt", "a red ball [loop]"], "key images and loops lead from a start image"),
         (["--height", "33"], "its neighbors are 32 and 48"),
+        (["--output", "room.mp4"], "room.mp4 is the video that is to be made longer; name another file"),
         (["--output", "b.avi"], "the video is written as MP4"),
     ):
         assert extending(*options) == 2

@@ -109,7 +109,7 @@ def make(run: Run, output: Path, backbone: Backbone | None = None, device: str =
     with run.lock(), _hinted(run):
         _check_model(run)
         plan = config.plan()
-        places, pieces = range(len(plan.sections)), run.pieces()
+        places = range(len(plan.sections))
         finished = sum(run.has_section(s.index) for s in plan.sections)
         run.rebuild_video()
         if finished == len(plan.sections) and all(map(run.has_segment, places)):
@@ -120,7 +120,7 @@ def make(run: Run, output: Path, backbone: Backbone | None = None, device: str =
             yield Planned(plan, config.steps, finished, run.folder, run.video, unread, run.read_meters())
             yield from _sections(run, plan, backbone)
         comment = run.request.model_copy(update={"seeds": config.seeds}).model_dump_json()
-        write_video(pieces, output, comment)
+        write_video(run.pieces, output, comment)
     yield Finished(output, config.images)
 
 
@@ -136,7 +136,7 @@ def _sections(run: Run, plan: Plan, backbone: Backbone) -> Iterator[Event]:
     last_read = {f: s.index for s in plan.sections for f in s.seen}
     texts = _texts(config, plan, backbone)
     by_place, start_image = plan.by_place(), load_image(run.folder / "start.png")
-    images = sum(piece.images for piece in run.pieces() if piece.path.exists())
+    images = sum(piece.images for piece in run.pieces if piece.path.exists())
     for section in plan.sections:
         began = time.monotonic()
         if not run.has_section(section.index):

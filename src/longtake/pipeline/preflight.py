@@ -71,6 +71,8 @@ def preflight(request: Request | Extension, output: Path, folder: Path) -> Prefl
     grid = spatial * patch.h, spatial * patch.w
     ratio, film, source = model.temporal_ratio, None, None
     if isinstance(request, Extension):
+        if output.resolve() == request.video.resolve():
+            raise OutputError(f"{output} is the video that is to be made longer; name another file")
         film = open_film(request.video)
         source = source_of(film, request.side, model.settings.fps, ratio)
     config = resolve(request, model.settings, grid, ratio, fingerprint_of(request.model), source)

@@ -24,6 +24,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -231,6 +232,7 @@ class Run:
         images = self.config.images_at(place)
         return Segment(self.folder / "segments" / f"{place:04d}.mp4", images.start, len(images))
 
+    @cached_property
     def pieces(self) -> tuple[Segment, ...]:
         """All segments of the video in time order, those of a source with them; some may not be there yet."""
         made = tuple(self.segment(place) for place in range(self.sections))
@@ -246,7 +248,7 @@ class Run:
         segment = self.segment(place)
         c = self.config
         write_segment(images, segment.path, segment.first, c.fps, c.crf, c.scale)
-        pieces, shown = self.pieces(), self._shown
+        pieces, shown = self.pieces, self._shown
         if not (shown and shown.stop < len(pieces) and pieces[shown.stop] == segment):
             self.rebuild_video()
             return
@@ -283,7 +285,7 @@ class Run:
 
     def rebuild_video(self) -> None:
         """Writes the growing video anew from the segments that are there and follow each other."""
-        pieces = self.pieces()
+        pieces = self.pieces
         there = [number for number, piece in enumerate(pieces) if piece.path.exists()]
         contiguous = [number for i, number in enumerate(there) if number == there[0] + i]
         self._shown = range(there[0], there[0] + len(contiguous)) if there else range(0)
