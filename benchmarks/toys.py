@@ -31,6 +31,7 @@ from longtake.backbones.rollout import roll_out
 from longtake.evaluation.toys import (
     CLEAR,
     Kept,
+    Kind,
     ToyReader,
     kept,
     kinds_of,
@@ -39,7 +40,7 @@ from longtake.evaluation.toys import (
     save_reader,
     targets_of,
     train_reader,
-)  # fmt: skip
+)
 from longtake.plan import make_plan, order_of
 from longtake.schedule import parse
 from longtake.toybox import Truth, with_command
