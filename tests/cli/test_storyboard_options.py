@@ -72,7 +72,7 @@ def test_a_dry_run_numbers_sections_in_the_order_of_making(generate):
 def test_sections_that_see_an_image_are_named_as_runs(generate):
     board = ("--image", "boards/start.png", "--prompt", "a ball [3s image=boards/end.png]", "--dry-run")
     assert "end.png, seen by section 0\n" in generate(*board)[1]
-    assert "end.png, seen by sections 0, 2\n" in generate(*board, "--order", "planned")[1]
+    assert "end.png, seen by sections 0, 2\n" in generate(*board, "--order", "planned:3")[1]
 
 
 def test_a_dry_run_in_json_holds_the_script(generate):

@@ -11,7 +11,7 @@ from longtake.plan import Cue, Storyboard, as_storyboard, read_prompt, read_stor
 
 WORDS = st.text("abc xyz,.:=-'#é", min_size=1).map(lambda text: " ".join(text.split())).filter(bool)
 TIMES = st.floats(0, 1e6)
-FILES = st.text("abc ./:=-_é", min_size=1).filter(str.strip).map(Path)
+FILES = st.text("abc ./:=-_é", min_size=1).map(Path).filter(lambda path: str(path).strip())
 
 
 @st.composite
@@ -130,6 +130,7 @@ def test_what_cannot_be_read_is_shown_with_its_place(text, said):
         ("[3s-3s: a]", "[3s-3s: a]: it ends before it begins"),
         ("[3s--1s: a]", "[3s--1s: a]: it ends before it begins"),
         ("[3s]", "[3s]: it says nothing; expected a prompt, a seed, guidance or an image"),
+        ('[3s image=" "]', "expected a file"),
         ("[3s-6s image=a.png]", "[3s-6s image=a.png]: an image stands at one time; 3s would do"),
         ("[3s: ]", "there are no words after the colon"),
         ("[3s seed=9999999999999999999]", "a seed is a whole number from 0 to 9223372036854775807"),

@@ -114,6 +114,8 @@ class Cue:
             )
         if not (self.holds or self.image):
             return "it says nothing; expected a prompt, a seed, guidance or an image"
+        if self.image is not None and not str(self.image).strip():
+            return "the image has no name"
         if until is not None and not self.holds:
             return f"an image stands at one time; {_plain(at)}s would do"
         if self.prompt is not None and not self.prompt.strip():
