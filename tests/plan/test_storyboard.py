@@ -185,3 +185,8 @@ def test_what_happens_when_is_said_once():
         board.joined("[6s: it stops]", None)
     with pytest.raises(StoryboardError, match="there is one main prompt, not 'a box' and 'a ball'"):
         board.joined("a box", None)
+
+
+def test_an_image_has_a_name():
+    with pytest.raises(StoryboardError, match="the image has no name"):
+        Cue(3.0, image=Path(" "))
