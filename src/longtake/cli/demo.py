@@ -40,8 +40,9 @@ def examples() -> list[tuple[Path, str]]:
 
 def run(options: Options) -> int:
     """Makes the video."""
-    from longtake.cli.generate import make_video
+    from longtake.cli.asked import Asked, make_video
     from longtake.pipeline import Request, Run
+    from longtake.pipeline.request import read_request
 
     known = examples()
     if not 1 <= options.example <= len(known):
@@ -56,4 +57,4 @@ def run(options: Options) -> int:
                 shutil.rmtree(folder)  # the demo's own
     data = {"image": str(image), "prompt": prompt, "seconds": options.seconds, "seed": options.seed, "scale": 4}
     data |= {"order": options.order} if options.order else {}
-    return make_video(data, options.output, folder, options.device, dry_run=False, as_json=False)
+    return make_video(read_request(data), options.output, Asked(device=options.device))

@@ -33,17 +33,23 @@ __all__ = ["extend", "generate", "make", "reroll"]
 
 
 def generate(
-    request: Request, output: Path, folder: Path, backbone: Backbone | None = None, device: str = "auto"
+    request: Request,
+    output: Path,
+    folder: Path,
+    backbone: Backbone | None = None,
+    device: str = "auto",
+    checked: Preflight | None = None,
 ) -> Iterator[Event]:
     """Makes a video into `output`; everything on the way is kept in the run folder `folder`.
 
-    The request's model is loaded onto `device`, unless it is given as `backbone`.
+    The request's model is loaded onto `device`, unless it is given as `backbone`. `checked` is what `preflight` said of
+    the same, if it was asked.
 
     Raises:
         LongtakeError: the request cannot be served; nothing is written then.
     """
     find_device(device)
-    checked = preflight(request, output, folder)
+    checked = checked or preflight(request, output, folder)
     size = checked.config.height, checked.config.width
     image = fit(load_image(request.image), *size)
     keys = {key.frame: fit(load_image(key.image), *size) for key in checked.script.keys}

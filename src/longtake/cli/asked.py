@@ -1,0 +1,199 @@
+"""What the commands that make a video ask alike, and the way from what was asked to the video."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from longtake.errors import InputError, StoryboardError
+from longtake.plan import Storyboard, read_storyboard
+
+if TYPE_CHECKING:
+    from longtake.pipeline import Extension, Preflight, Request
+
+__all__ = ["Asked", "data_of", "make_video", "repeated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of every command that makes a video from what the user has; None is the model's own choice."""
+
+    run_dir: Path | None = None
+    """The folder of the run; default: OUTPUT without its ending, plus .run"""
+    model: str | None = None
+    """A model's name or folder."""
+    schedule: str | None = None
+    """What each section sees, such as important-start; see longtake show."""
+    gaps: Literal["true", "clamped"] | None = None
+    """Whether RoPE sees true distances or those that the model was trained with."""
+    codebook: str | None = None
+    """Discretized history (+D): round it to so many words, such as 128, or by kernel, such as k1=1024,k4=64."""
+    discretize_images: bool = False
+    """With +D: round the user's own images, too."""
+    importance: Literal["time", "similarity", "hybrid"] | None = None
+    """By what known frames are ranked for the finest kernels: nearness in time, likeness to what comes, or both."""
+    importance_time: float | None = None
+    """With hybrid: what nearness in time counts beside likeness."""
+    importance_estimate: Literal["nearest", "first_step"] | None = None
+    """What stands for what comes next: the nearest known frame, or the model's own first step (one pass more)."""
+    importance_compare: Literal["first", "best", "mean"] | None = None
+    """Which of its frames count when a known frame is compared with it."""
+    history_sigma: float | None = None
+    """Noise mixed into made frames before they are seen: less is remembered, errors too."""
+    history_guidance: float | None = None
+    """How far to lead away from what would come without history; 1 is none and half the work."""
+    history_without: float | Literal["drop"] | None = None
+    """What stands for no history: a level of noise up to 1, or drop, which is zeros."""
+    num_inference_steps: Annotated[int | None, tyro.conf.arg(aliases=["--steps"])] = None
+    """Steps of each section."""
+    solver: Literal["euler", "unipc"] | None = None
+    """How noise becomes a sample."""
+    guidance: float | None = None
+    """Classifier-free guidance; 1 is none and half the work."""
+    negative_prompt: str | None = None
+    """What guidance leads away from."""
+    seed: int | None = None
+    """Another seed, another video."""
+    height: int | None = None
+    """Pixels, a multiple of the model's grid."""
+    width: int | None = None
+    """Pixels, a multiple of the model's grid."""
+    scale: int | None = None
+    """Pixels of the file for each pixel made."""
+    crf: int | None = None
+    """Quality of the file: 0 lossless, 16 very good, 28 small."""
+    device: str = "auto"
+    """cpu, cuda, ... or auto: a GPU where there is one."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """A video made by the same command: its request is repeated, with what is given here changed."""
+    dry_run: bool = False
+    """Check everything, say what would be made, make nothing."""
+    json: bool = False
+    """Lines of JSON on stdout instead of a progress bar."""
+
+
+FIELDS = (
+    "model", "schedule", "gaps", "codebook", "importance", "importance_time", "importance_estimate",
+    "importance_compare", "history_sigma", "history_guidance", "history_without", "solver", "guidance",
+    "negative_prompt", "seed", "height", "width", "scale", "crf",
+)  # fmt: skip
+
+
+def data_of(
+    asked: Asked, prompt: str | None, storyboard: Path | None, image: Path | None, **own: Any
+) -> dict[str, Any]:
+    """What was asked as loose request data; `own` are options that only some commands have."""
+    given = {name: getattr(asked, name) for name in FIELDS} | own
+    given = {name: value for name, value in given.items() if value is not None}
+    if asked.num_inference_steps is not None:
+        given["steps"] = asked.num_inference_steps
+    if asked.discretize_images:
+        given["discretize_images"] = True
+    board = _read_board(storyboard).joined(prompt or "", image)
+    if board.timed or storyboard:
+        given["storyboard"] = replace(board, prompt="", image=None)
+    if board.prompt or prompt is not None:
+        given["prompt"] = board.prompt
+    if board.image:
+        given["image"] = board.image
+    return given
+
+
+def make_video(request: Request | Extension, output: Path, asked: Asked) -> int:
+    """Checks what is asked, says what the user should know of it, and makes the video."""
+    from longtake.cli.progress import follow
+    from longtake.cli.script import say_snaps
+    from longtake.pipeline import Request, extend, find_device, generate, preflight
+    from longtake.pipeline.source import told_of
+
+    folder = asked.run_dir or output.parent / f"{output.stem}.run"
+    find_device(asked.device)
+    checked = preflight(request, output, folder)
+    if checked.film:
+        for line in told_of(checked.film, checked.config):
+            print(line, file=sys.stderr)
+    if asked.dry_run:
+        _report(checked, request.storyboard.timed, asked.json)
+        return 0
+    if request.storyboard.timed:
+        for line in say_snaps(checked.script, _columns()):
+            print(line, file=sys.stderr)
+    if isinstance(request, Request):
+        events = generate(request, output, folder, device=asked.device, checked=checked)
+    else:
+        events = extend(request, output, folder, device=asked.device, checked=checked)
+    return follow(events, folder, asked.json)
+
+
+def _read_board(path: Path | None) -> Storyboard:
+    """The storyboard in a file; one that says nothing where there is no file."""
+    if path is None:
+        return Storyboard()
+    try:
+        return read_storyboard(path.read_text(encoding="utf-8-sig"), path.parent)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a storyboard that can be read ({error})") from error
+    except StoryboardError as error:
+        raise StoryboardError(f"{path}\n{error}") from error
+
+
+def _columns() -> int:
+    """The width of the terminal; where there is none, that of a wide one."""
+    return shutil.get_terminal_size(fallback=(120, 24)).columns
+
+
+def repeated(video: Path | None, foreign: str, says: str) -> dict[str, Any]:
+    """The request in a video's metadata; nothing where there is no video.
+
+    Raises:
+        InputError: there is none, or it has a `foreign` key: that is another command's, which `says` names.
+    """
+    if video is None:
+        return {}
+    from longtake.media import read_comment
+
+    try:
+        request = json.loads(read_comment(video))
+    except ValueError:
+        request = None
+    if not isinstance(request, dict):
+        raise InputError(f"{video}: no request of longtake is in its metadata")
+    if foreign in request:
+        raise InputError(f"{video} {says}")
+    return request
+
+
+def _report(checked: Preflight, timed: bool, as_json: bool) -> None:
+    """Prints what a request comes to."""
+    from longtake.cli.script import draw_script, script_data
+
+    config = checked.config
+    if as_json:
+        print(json.dumps({"sections": checked.sections, "images": checked.images, "seconds": checked.seconds,
+                          "section_tokens": checked.section_tokens, "context_tokens": checked.context_tokens,
+                          "disk_bytes": checked.disk_bytes, "script": script_data(checked),
+                          "config": config.model_dump(mode="json")}))  # fmt: skip
+        return
+    print(
+        f"{checked.sections} sections, {checked.images} images of {config.width} x {config.height}, "
+        f"{checked.seconds:.2f} s at {config.fps:g} images/s"
+    )
+    print(
+        f"order {config.order}, schedule {config.schedule}, {config.steps} steps ({config.solver}), "
+        f"guidance {config.guidance:g}, seed {config.seed}"
+    )
+    if config.codebook:
+        words = ", ".join(f"{size} for {kernel}" for kernel, size in config.codebook.items())
+        print(f"discretized history, words: {words.replace(' for *', '')}")
+    print(
+        f"{checked.section_tokens} tokens a section, at most {checked.context_tokens} of context; "
+        f"about {checked.disk_bytes / 2**20:.1f} MiB of disk"
+    )
+    if timed:
+        print(draw_script(checked, _columns()))
