@@ -75,6 +75,11 @@ SCHEDULE = "f1k1_x_f4k2f1k1_g9"
         ({"schedules": {"vanilla": SCHEDULE}, "key_share": 0.0}, "shares name inverted, which has no schedule"),
         ({"schedules": {"inverted": SCHEDULE}, "shares": {"inverted": 1.0}}, "inverted cannot serve the schedule"),
         ({"schedules": {"vanilla": SCHEDULE}, "shares": {"vanilla": 1.0}}, "key_share is 0.12, but .* lies ahead"),
+        ({"shares": {f"backward {SCHEDULE}": 1.0}}, "'backward' is unknown"),
+        ({"shares": {"vanilla f2q1_g9": 1.0}}, "expected k<n>"),
+        ({"shares": {"vanilla f1k1_g3": 1.0}}, "f1k1_g3 makes 3"),
+        ({"shares": {"vanilla f8k8_g9": 1.0}}, "schedules with k8, a kernel that no order"),
+        ({"shares": {f"inverted {SCHEDULE}": 1.0}}, "inverted .* cannot serve the schedule"),
     ],
 )
 def test_a_mix_that_cannot_be_planned_is_refused_with_the_reason(wrong, reason):

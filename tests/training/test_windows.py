@@ -33,11 +33,18 @@ def test_every_length_of_history_of_every_order_is_drawn():
 
 def test_a_given_image_is_seen_until_its_section_is_made():
     windows = [window for window in drawn(4000) if window.given]
-    assert {window.order for window in windows} == set(CONFIG.shares)
+    assert {window.order for window in windows} == {share for share in CONFIG.shares if " " not in share}
     for window in windows:
         key = 1 + 9 * window.given
         assert key not in window.section.frames
         assert key in {f for look in window.section.sees for f in look.frames}
+
+
+def test_a_share_may_have_a_schedule_of_its_own():
+    config = CONFIG.model_copy(update={"shares": {"vanilla f1k1_g9": 1.0}, "startless_share": 0.0})
+    windows = [draw_window(config, LONGEST, np.random.default_rng(n)) for n in range(50)]
+    assert {window.order for window in windows} == {"vanilla"}
+    assert {window.section.seen for window in windows} == {frozenset({9 * place}) for place in range(6)}
 
 
 def test_some_sections_know_no_start_image():
@@ -77,7 +84,8 @@ def test_sections_made_before_are_those_that_are_seen_and_they_see_what_the_wind
 
 
 def test_the_near_frames_are_the_nearest_of_those_that_are_seen():
-    (window,) = (w for w in every_window(CONFIG, LONGEST) if w.order == "vanilla" and w.place == 4)
+    config = CONFIG.model_copy(update={"shares": {"vanilla": 1.0}})
+    window = every_window(config, LONGEST)[4]
     assert window.near(3) == (36, 35, 34)
     assert window.near(18) == tuple(range(36, 18, -1))
     assert window.near(19) == ()  # nothing would be left but the start image

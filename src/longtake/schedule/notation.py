@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NoReturn
 
 from longtake.errors import ScheduleError
@@ -136,6 +137,7 @@ class _Reader:
         return Side(near, far, tail)
 
 
+@lru_cache(maxsize=1024)  # a training asks for the same few at every step
 def parse(name: str) -> Schedule:
     """Reads a schedule name (paper, section 4.1). `str` is its inverse.
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from longtake.backbones.architecture import CodecShape, TextShape, TransformerShape
+from longtake.backbones.backbone import kernels_of
 from longtake.backbones.settings import Without
 from longtake.errors import ConfigError, PlanError, ScheduleError
 from longtake.plan import BOTH_SIDES, INVERTED, Gaps, find_order, order_of
@@ -119,17 +120,19 @@ class SectionConfig(StageLimits):
         "planned": BOTH_SIDES,
         "anti_drifting": BOTH_SIDES,
     }
-    shares: dict[str, float] = {  # of steps
-        "vanilla": 0.42,
-        "inverted": 0.2,
+    shares: dict[str, float] = {  # of steps; an order, and after a space a schedule that is not the one above
+        "vanilla": 0.26,
+        "vanilla td_f16k4f2k2f1k1_g9": 0.16,  # without the start image, but for the tail: the paper's vanilla
+        "inverted": 0.18,
         "planned:2": 0.06,
-        "planned:3": 0.14,
-        "planned:4": 0.08,
+        "planned:3": 0.1,
+        "planned:4": 0.06,
+        "planned:9,3": 0.08,
         "anti_drifting": 0.1,
     }
     gaps: Gaps = "clamped"
     key_share: float = 0.12  # of steps in which a later image is given
-    startless_share: float = 0.03  # of steps without the start image, as where a video is extended to the front
+    startless_share: float = 0.06  # of steps without the start image, as where a video is extended to the front
     first_share: float = 0.2  # of steps that train the section made first
     second_share: float = 0.15
     starts: tuple[int, ...] = (0, 72, 144)  # images of a clip at which an encoding of it begins
@@ -149,35 +152,43 @@ class SectionConfig(StageLimits):
     dtype: Dtype = "bfloat16"
     compile: bool = True
 
-    @field_validator("schedules")
-    @classmethod
-    def _of_one_length(cls, schedules: dict[str, str]) -> dict[str, str]:
+    @model_validator(mode="after")
+    def _of_one_length(self) -> SectionConfig:
+        own = {schedule for _, _, schedule in (share.partition(" ") for share in self.shares) if schedule}
         try:
-            made = {name: parse(name).generated for name in schedules.values()}
+            made = {name: parse(name).generated for name in (*self.schedules.values(), *sorted(own))}
         except ScheduleError as error:
             raise ValueError(str(error)) from error
         if len(set(made.values())) != 1:
             several = ", ".join(f"{name} makes {frames}" for name, frames in made.items())
             raise ValueError(f"sections of one training are of one length: {several}")
-        return schedules
+        return self
 
     @model_validator(mode="after")
     def _can_be_planned(self) -> SectionConfig:
         if not sum(self.shares.values()) > 0 or min(self.shares.values()) < 0:
             raise ValueError(f"shares are {self.shares}; expected one above 0, and none below")
-        for name in self.shares:
+        for share in self.shares:
             try:
-                order = find_order(name)
+                order, schedule = find_order(share.partition(" ")[0]), self.schedule_of(share)
             except PlanError as error:
                 raise ValueError(str(error)) from error
-            schedule = self.schedules.get(order_of(name))
-            if schedule is None:
-                raise ValueError(f"shares name {name}, which has no schedule; there are {', '.join(self.schedules)}")
+            except KeyError:
+                known = ", ".join(self.schedules)
+                raise ValueError(f"shares name {share}, which has no schedule; there are {known}") from None
             if not order.serves(parse(schedule)):
-                raise ValueError(f"the order {name} cannot serve the schedule {schedule}: it needs {order.needs}")
-            if self.key_share and not parse(schedule).ahead:
-                raise ValueError(f"key_share is {self.key_share}, but {schedule} sees nothing that lies ahead")
+                raise ValueError(f"the order {share} cannot serve the schedule {schedule}: it needs {order.needs}")
+        new = {*kernels_of({share: self.schedule_of(share) for share in self.shares})} - {*kernels_of(self.schedules)}
+        if new:
+            raise ValueError(f"shares name schedules with {', '.join(map(str, new))}, a kernel that no order's has")
+        if self.key_share and not any(parse(self.schedule_of(share)).ahead for share in self.shares):
+            raise ValueError(f"key_share is {self.key_share}, but no schedule sees anything that lies ahead")
         return self
+
+    def schedule_of(self, share: str) -> str:
+        """The schedule of a name in `shares`: its own, or else that of its order."""
+        order, _, schedule = share.partition(" ")
+        return schedule or self.schedules[order_of(order)]
 
     @property
     def generated(self) -> int:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from longtake.plan import Gaps, Plan, Section, make_plan, order_of
+from longtake.plan import Gaps, Plan, Section, make_plan
 from longtake.schedule import parse
 from longtake.training.config import SectionConfig
 
@@ -62,9 +62,9 @@ def _plan(schedule: str, frames: int, order: str, gaps: Gaps, given: tuple[int, 
     return make_plan(parse(schedule), frames, order=order, gaps=gaps, given=given)
 
 
-def _window(config: SectionConfig, order: str, sections: int, made: int, given: int = 0) -> Window:
+def _window(config: SectionConfig, share: str, sections: int, made: int, given: int = 0) -> Window:
     """The section made at a place of a plan, the end of the section `given` in time known to it if that is ahead."""
-    schedule, generated = config.schedules[order_of(order)], config.generated
+    order, schedule, generated = share.partition(" ")[0], config.schedule_of(share), config.generated
     key = 1 + generated * given
     plan = _plan(schedule, 1 + generated * sections, order, config.gaps, (key,) if given else ())
     section = plan.sections[made]
@@ -102,12 +102,11 @@ def plain_window(generated: int) -> Window:
 
 def draw_window(config: SectionConfig, longest: int, draw: np.random.Generator) -> Window:
     """A random window in videos of at most `longest` frames."""
-    orders = sorted(config.shares)
+    shares = sorted(config.shares)
     if config.stage == "base":
         return plain_window(config.generated)
-    order = orders[
-        draw.choice(len(orders), p=np.array([config.shares[o] for o in orders]) / sum(config.shares.values()))
-    ]
+    weights = np.array([config.shares[share] for share in shares])
+    share = shares[draw.choice(len(shares), p=weights / weights.sum())]
     most = (longest - 1) // config.generated
     kind = draw.random()
     if kind < config.first_share:
@@ -118,16 +117,17 @@ def draw_window(config: SectionConfig, longest: int, draw: np.random.Generator) 
         made = int(draw.integers(2, most))
     sections = int(draw.integers(made + 1, most + 1))
     given = int(draw.integers(1, sections + 1)) if draw.random() < config.key_share else 0
-    window = _window(config, order, sections, made, given)
+    given = given if parse(config.schedule_of(share)).ahead else 0
+    window = _window(config, share, sections, made, given)
     return _startless(window) if draw.random() < config.startless_share else window
 
 
 def every_window(config: SectionConfig, longest: int) -> list[Window]:
-    """One window of each length of history and each order: the fixed set that losses are compared on."""
+    """One window of each length of history and each order and schedule: the fixed set that losses are compared on."""
     if config.stage == "base":
         return [plain_window(config.generated)]
     windows = []
-    for order in sorted(config.shares):
+    for share in sorted(config.shares):
         most = (longest - 1) // config.generated
-        windows += [_window(config, order, most, made) for made in range(most)]
+        windows += [_window(config, share, most, made) for made in range(most)]
     return windows
