@@ -15,14 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from setting import arguments, device_name, open_model
+from setting import arguments, decoded, device_name, open_model, plan_of, starts
 
 from longtake.backbones.pixels import to_images, to_pixels
 from longtake.backbones.rollout import roll_out
 from longtake.evaluation.embedded import camera_agreement, section_numbers, sections_of
 from longtake.evaluation.metrics import color_distance
-from longtake.plan import make_plan
-from longtake.schedule import parse
 from longtake.toybox import dominant_command, with_command
 from longtake.training.cache import Tracks, encode_tracks
 from longtake.training.clips import Clips, open_clips
@@ -52,7 +50,7 @@ def main() -> None:
     numbers["codec"], real = measure_codec(backbone, held_out, options.device, dtype)
     config = PRESETS["pack/embedded"] if options.config is None else read_config(options.config)
     numbers["loss"] = measure_loss(backbone, config, training, held_out, options.device, dtype)
-    numbers["rollout"] = measure_rollout(backbone, held_out, real, options, dtype)
+    numbers["rollout"] = measure_rollout(backbone, held_out, real, options)
     numbers["seconds"] = time.monotonic() - began
     (options.output / "numbers.json").write_text(json.dumps(numbers, indent=2))
     print(json.dumps(numbers, indent=2))
@@ -97,19 +95,16 @@ def measure_loss(backbone, config: SectionConfig, training: Clips, held_out: Cli
 
 
 @torch.no_grad()
-def measure_rollout(backbone, clips: Clips, real: list[np.ndarray], options, dtype: torch.dtype):
+def measure_rollout(backbone, clips: Clips, real: list[np.ndarray], options):
     """Ten sections from the first image of each clip, the camera told to go left, right or stand still by turns."""
-    settings = backbone.settings
-    schedule = parse(settings.schedules[options.order])
-    plan = make_plan(schedule, 1 + schedule.generated * options.sections, order=options.order, gaps=settings.gaps)
+    plan = plan_of(backbone, options.sections, options.order)
     commands = [COMMANDS[i % len(COMMANDS)] for i in range(len(clips))]
     videos = []
     for first in range(0, len(clips), options.batch):
         chosen = list(range(first, min(first + options.batch, len(clips))))
-        pixels = to_pixels(clips.batch(chosen, [0] * len(chosen), 1), torch.device(options.device), dtype)
         prompts = [[with_command(clips.truths[c], commands[c])] * options.sections for c in chosen]
-        latents = roll_out(backbone, plan, backbone.codec.encode(pixels), prompts, options.seed + first, options.steps)
-        videos += [to_images(backbone.codec.decode(one))[0] for one in latents.split(1)]
+        start = starts(backbone, clips, chosen)
+        videos += decoded(backbone, roll_out(backbone, plan, start, prompts, options.seed + first, options.steps))
     real_sections = [sections_of(video) for video in real]
     made_sections = [sections_of(video) for video in videos]
     real_numbers = [[section_numbers(s, sections[0]) for s in sections] for sections in real_sections]
@@ -143,7 +138,7 @@ def measure_rollout(backbone, clips: Clips, real: list[np.ndarray], options, dty
         contact_sheet(options.output / f"{name}-{options.order}.png", group[:12], options.sections)
     return {
         "order": options.order,
-        "steps": options.steps or settings.steps,
+        "steps": options.steps or backbone.settings.steps,
         "real_sharpness": real_sharpness,
         "real_motion": real_motion,
         "real_color_distance": float(np.mean(pairs)),

@@ -4,23 +4,21 @@
 
 HELD_OUT is a folder made by `python -m longtake.toybox` (see docs/guides/train-the-embedded-model.md). Prints tables,
 writes numbers.json and a contact sheet of each arm. Every arm starts from the same images with the same prompts and
-seeds, and is measured in this one run. Intervals are 95%, by bootstrap over scenes.
+seeds, and is measured in this one run. Vanilla is the paper's, which soon does not see the start image any more.
+Intervals are 95%, by bootstrap over scenes.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-import torch
 from PIL import Image
-from setting import arguments, device_name, open_model
+from setting import arguments, decoded, device_name, open_model, plan_of, starts
 
-from longtake.backbones.pixels import to_images, to_pixels
 from longtake.backbones.rollout import roll_out
 from longtake.evaluation.drift import Drift, bootstrap, drift_of, paired_at_equal_motion
 from longtake.evaluation.embedded import camera_agreement
@@ -30,6 +28,8 @@ from longtake.toybox import with_command
 from longtake.training.clips import Clips, open_clips
 
 COMMANDS = ("left", "right", "still")
+PAPERS = "td_f16k4f2k2f1k1_g9"  # vanilla: what is older than 19 frames is not seen, the start image neither
+ANCHORED = ("td_f1k1_x_f16k4f2k2f1k1_g9_x_f1k1f2k2f4k4",)  # F1's: the start image is seen by every section
 ORDERS = ("vanilla", "inverted", "anti_drifting", "planned:3", "planned:9,3")
 SIZES = (1, 16, 64, 128, 256, 1024)
 
@@ -53,7 +53,8 @@ def main() -> None:
     parser.add_argument("--sections", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--orders", nargs="*", default=ORDERS, help="beside vanilla")
-    parser.add_argument("--schedules", nargs="*", default=(), help="of more arms in the order vanilla")
+    parser.add_argument("--schedule", default=PAPERS, help="of the order vanilla")
+    parser.add_argument("--schedules", nargs="*", default=ANCHORED, help="of more arms in the order vanilla")
     parser.add_argument("--words", type=int, default=128, help="of the codebook that orders are combined with; 0: none")
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="of the codebooks that are swept")
     parser.add_argument("--camera", nargs="*", choices=COMMANDS, default=COMMANDS, help="what it is told, by turns")
@@ -63,7 +64,8 @@ def main() -> None:
     backbone = open_model(options)
     clips = open_clips(options.clips, options.count)
     others = [order for order in options.orders if order != "vanilla"]
-    arms = [Arm("vanilla"), *map(Arm, others), *(Arm("vanilla", size) for size in options.sizes)]
+    vanilla = Arm("vanilla", schedule=options.schedule)
+    arms = [vanilla, *map(Arm, others), *(replace(vanilla, words=size) for size in options.sizes)]
     arms += [Arm(order, options.words) for order in others if options.words]
     arms += [Arm("vanilla", schedule=schedule) for schedule in options.schedules]
     device = device_name(options)
@@ -77,7 +79,7 @@ def main() -> None:
     def finish(arm: Arm, found: list[list[Future[Drift]]]) -> None:
         drifts[str(arm)] = [[drift.result() for drift in seeds] for seeds in found]
         print(row(str(arm), drifts), flush=True)
-        numbers["arms"] = {name: table(name, drifts) for name in drifts}
+        numbers["arms"] = {name: table(name, drifts, str(vanilla)) for name in drifts}
         numbers["videos"] = {name: [[asdict(d) for d in seeds] for seeds in found] for name, found in drifts.items()}
         (options.output / "numbers.json").write_text(json.dumps(numbers))
 
@@ -94,9 +96,7 @@ def main() -> None:
 def measure(backbone, clips: Clips, arm: Arm, options, pool: ThreadPoolExecutor) -> list[list[Future[Drift]]]:
     """The drifts of an arm to come, `[scene][seed]`."""
     began, decoding = time.monotonic(), 0.0
-    settings = backbone.settings
-    schedule = parse(arm.schedule or settings.schedules[order_of(arm.order)])
-    plan = make_plan(schedule, 1 + schedule.generated * options.sections, arm.order, settings.gaps)
+    plan = plan_of(backbone, options.sections, arm.order, arm.schedule)
     rounding = backbone.discretization({"*": arm.words} if arm.words else {})
     commands = [options.camera[i % len(options.camera)] for i in range(len(clips))]
     jobs = [(seed, clip) for seed in range(options.seeds) for clip in range(len(clips))]
@@ -126,9 +126,8 @@ def measure(backbone, clips: Clips, arm: Arm, options, pool: ThreadPoolExecutor)
 
 def measure_storyboard(backbone, clips: Clips, options) -> dict[str, float]:
     """The share of sections in which the camera does what the prompt says from this section on."""
-    settings, sections = backbone.settings, 8
-    schedule = parse(settings.schedules["vanilla"])
-    plan = make_plan(schedule, 1 + schedule.generated * sections, "vanilla", settings.gaps)
+    sections = 8
+    plan = plan_of(backbone, sections, "vanilla")
     draw = np.random.default_rng(0)
     flows, told = [], []
     for seed in range(options.seeds):
@@ -153,18 +152,6 @@ def change_every_other(sections: int, draw: np.random.Generator) -> list[str]:
     return program
 
 
-@torch.no_grad()
-def starts(backbone, clips: Clips, chosen: Sequence[int]) -> torch.Tensor:
-    """The latents of the clips' first images."""
-    pixels = to_pixels(clips.batch(list(chosen), [0] * len(chosen), 1), backbone.device, backbone.dtype)
-    return backbone.codec.encode(pixels).to(backbone.dtype)
-
-
-def decoded(backbone, latents: torch.Tensor) -> list[np.ndarray]:
-    """The videos of latents, a few at a time."""
-    return [video for part in latents.split(16) for video in to_images(backbone.codec.decode(part))]
-
-
 def measured(videos: list[np.ndarray]) -> list[Drift]:
     """The drift of each video."""
     with ThreadPoolExecutor() as pool:
@@ -184,14 +171,14 @@ def bounds(backbone) -> dict[str, dict[str, int]]:
     return found
 
 
-def table(name: str, drifts: dict[str, list[list[Drift]]]) -> dict:
+def table(name: str, drifts: dict[str, list[list[Drift]]], vanilla: str) -> dict:
     """The numbers of one arm, also against vanilla."""
     found = {m: asdict(bootstrap([[getattr(d, m) for d in seeds] for seeds in drifts[name]])) for m in METRICS}
     for metric in METRICS[:2]:
-        pairs = zip(drifts[name], drifts["vanilla"], strict=True)
+        pairs = zip(drifts[name], drifts[vanilla], strict=True)
         differences = [[getattr(a, metric) - getattr(b, metric) for a, b in zip(*pair, strict=True)] for pair in pairs]
         found[f"{metric}_against_vanilla"] = asdict(bootstrap(differences))
-        alike = paired_at_equal_motion(drifts[name], drifts["vanilla"], metric)
+        alike = paired_at_equal_motion(drifts[name], drifts[vanilla], metric)
         found[f"{metric}_at_equal_motion"] = alike and {**asdict(alike[0]), "pairs": alike[1]}
     return found
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -102,7 +102,7 @@ def targets_of(truth: Truth, image: int, height: int, width: int) -> Int[Tensor,
 class ToyReader(nn.Module):
     """For each cell: is the middle of a toy in it, of which color, of which shape (logits)."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 48) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, width // 2, 4, stride=2, padding=1), nn.GELU(),
@@ -145,22 +145,26 @@ def loss_of(logits: Float[Tensor, "b k h w"], targets: Int[Tensor, "b 2 h w"]) -
 
 def train_reader(
     reader: ToyReader,
-    images: Float[Tensor, "n 3 H W"],
+    images: UInt8[Tensor, "n 3 H W"],
     targets: Int[Tensor, "n 2 h w"],
     steps: int,
-    batch: int = 32,
+    batch: int = 64,
     rate: float = 2e-3,
     seed: int = 0,
 ) -> Iterator[float]:
-    """Trains on images and what is true of their cells, every second one in the mirror; the loss of each step."""
+    """Trains on images and what is true of their cells; the loss of each step.
+
+    Every second image is seen in the mirror, each a little brighter or darker: a made video need not keep its light.
+    """
     draw = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(reader.parameters(), rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         chosen = torch.randint(len(images), (batch,), generator=draw).to(images.device)
-        x, y = images[chosen].float(), targets[chosen]
+        x, y = images[chosen].float() / 127.5 - 1, targets[chosen].long()
         half = batch // 2
         x, y = (torch.cat([part[:half], part[half:].flip(-1)]) for part in (x, y))
+        x = x + (torch.rand(batch, 1, 1, 1, generator=draw) * 0.2 - 0.1).to(x.device)
         loss = loss_of(reader(x), y)
         optimizer.zero_grad()
         loss.backward()
