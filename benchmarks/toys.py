@@ -4,7 +4,7 @@
     python benchmarks/toys.py --clips HELD_OUT --train CLIPS              train the reader first, and keep it
 
 HELD_OUT and CLIPS are folders made by `python -m longtake.toybox` (see docs/guides/train-the-embedded-model.md). The
-reader that is here is toys.safetensors; training it takes a minute on a GPU.
+reader that is here, toys.safetensors, was trained on 1,300 clips with seeds from 1,200,000 on, in minutes on a GPU.
 
 How well the reader reads comes first: of all toys that show on at least 1% of an image of a real clip, in every 36th
 image, the share whose color and shape it reads. Then videos start from a clip's first image; the camera is told to
