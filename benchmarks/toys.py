@@ -81,8 +81,9 @@ def main() -> None:
     found = {**read_real(backbone, reader, clips, options), "made": read_made(backbone, reader, clips, options)}
     for name, readings in found.items():
         if readings.real:
-            numbers[f"{name}, all clear toys"] = asdict(accuracy(readings))
-            print(f"{name}, all clear toys of every 36th image:\n     {line(accuracy(readings))}", flush=True)
+            one = accuracy(readings)
+            numbers[f"{name}, all clear toys"] = asdict(one)
+            print(f"{name}, all clear toys of every 36th image:\n     {line(one)}", flush=True)
     for name, readings in found.items():
         for which, at_first in (("read in the first image", True), ("all", False)):
             rows = by_section(readings, options.sections, at_first)
@@ -101,22 +102,22 @@ def line(found: Kept) -> str:
 
 def trained(backbone, clips: Clips, options) -> ToyReader:
     """A reader of these clips; it sees images as they are, and as the codec gives them back, first and later ones."""
-    device, draw = torch.device(options.device), np.random.default_rng(0)
+    draw = np.random.default_rng(0)
     pictures, targets = list[torch.Tensor](), list[torch.Tensor]()
     for clip in range(len(clips)):
         firsts = draw.integers(0, clips.images - WINDOW + 1, options.windows).tolist()
-        pixels = to_pixels(clips.batch([clip] * len(firsts), firsts, WINDOW), device, backbone.dtype)
+        images = clips.batch([clip] * len(firsts), firsts, WINDOW)
         with torch.no_grad():
-            decoded = backbone.codec.decode(backbone.codec.encode(pixels))
-        for images in (pixels, decoded):
-            kept_ones = rearrange(images[:, :, TAKEN], "b c t h w -> (b t) c h w")
-            pictures.append(((kept_ones.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
+            latents = backbone.codec.encode(to_pixels(images, backbone.device, backbone.dtype))
+        for videos in (images.numpy(), np.stack(decoded(backbone, latents))):
+            pictures.append(torch.from_numpy(rearrange(videos[:, TAKEN], "b t h w c -> (b t) c h w")))
         numbers = [first + taken for first in firsts for taken in TAKEN]
         true = torch.stack([targets_of(clips.truths[clip], n, clips.height, clips.width) for n in numbers])
         targets += [true.to(torch.int8)] * 2
     torch.manual_seed(0)
-    reader, losses = ToyReader().to(device), []
-    for loss in train_reader(reader, torch.cat(pictures), torch.cat(targets).to(device), options.reader_steps):
+    reader, losses = ToyReader().to(backbone.device), []
+    seen, true = torch.cat(pictures).to(backbone.device), torch.cat(targets).to(backbone.device)
+    for loss in train_reader(reader, seen, true, options.reader_steps):
         losses.append(loss)
         if len(losses) % 200 == 0:
             print(f"reader: step {len(losses)} loss {np.mean(losses[-200:]):.4f}", flush=True)
@@ -153,16 +154,19 @@ def clear(truth: Truth, images: slice) -> set[Kind]:
 
 
 def by_section(readings: Readings, sections: int, at_first: bool) -> list[Kept]:
-    """What each section keeps of the clear toys of the first image, `at_first` only of those that are read there."""
-    table = []
+    """What each section keeps of the clear toys of the first image, `at_first` only of those that are read there.
+
+    Of real videos a toy counts only while the truth shows it.
+    """
+    scenes, table = [kinds_of(truth) for truth in readings.truths], []
     for k in range(sections):
         own = slice(1 + 36 * k, 37 + 36 * k)
         expected = []
         for truth, video in zip(readings.truths, readings.videos, strict=True):
             followed = clear(truth, slice(0, 1))
-            followed &= clear(truth, own) if readings.real else followed
+            if readings.real:
+                followed &= clear(truth, own)
             expected.append(followed & video[0] if at_first else followed)
-        scenes = [kinds_of(truth) for truth in readings.truths]
         table.append(kept(expected, [video[own] for video in readings.videos], scenes))
     return table
 
