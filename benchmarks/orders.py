@@ -4,7 +4,8 @@
 
 HELD_OUT is a folder made by `python -m longtake.toybox` (see docs/guides/train-the-embedded-model.md). Prints tables,
 writes numbers.json and a contact sheet of each arm. Every arm starts from the same images with the same prompts and
-seeds, and is measured in this one run. Intervals are 95%, by bootstrap over scenes.
+seeds, and is measured in this one run. Intervals are 95%, by bootstrap over scenes. A camera that goes around shows
+other colors at the end than at the start; one that stands still does not, so color is also compared by what it is told.
 
 The embedded model's vanilla sees the start image in every section. The paper's does not: `--schedule
 td_f16k4f2k2f1k1_g9` makes that the vanilla of the comparison, which is fair for weights that were trained for it, as
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 
@@ -65,11 +67,11 @@ def main() -> None:
     options = parser.parse_args()
     backbone = open_model(options)
     clips = open_clips(options.clips, options.count)
-    others = [order for order in options.orders if order != "vanilla"]
     vanilla = Arm("vanilla", schedule=options.schedule)
-    arms = [vanilla, *map(Arm, others), *(replace(vanilla, words=size) for size in options.sizes)]
-    arms += [Arm(order, options.words) for order in others if options.words]
-    arms += [Arm("vanilla", schedule=schedule) for schedule in options.schedules]
+    others = [Arm(order) for order in options.orders if order != "vanilla"]
+    others += [Arm("vanilla", schedule=schedule) for schedule in options.schedules]
+    arms = [vanilla, *others, *(replace(vanilla, words=size) for size in options.sizes)]
+    arms += [replace(arm, words=options.words) for arm in others if options.words]
     device = device_name(options)
     steps = options.steps or backbone.settings.steps
     print(f"{len(clips)} scenes, {options.sections} sections, {options.seeds} seeds, {steps} steps; {device}")
@@ -81,7 +83,7 @@ def main() -> None:
     def finish(arm: Arm, found: list[list[Future[Drift]]]) -> None:
         drifts[str(arm)] = [[drift.result() for drift in seeds] for seeds in found]
         print(row(str(arm), drifts), flush=True)
-        numbers["arms"] = {name: table(name, drifts, str(vanilla)) for name in drifts}
+        numbers["arms"] = {name: table(name, drifts, str(vanilla), options.camera) for name in drifts}
         numbers["videos"] = {name: [[asdict(d) for d in seeds] for seeds in found] for name, found in drifts.items()}
         (options.output / "numbers.json").write_text(json.dumps(numbers))
 
@@ -173,13 +175,17 @@ def bounds(backbone) -> dict[str, dict[str, int]]:
     return found
 
 
-def table(name: str, drifts: dict[str, list[list[Drift]]], vanilla: str) -> dict:
-    """The numbers of one arm, also against vanilla."""
+def table(name: str, drifts: dict[str, list[list[Drift]]], vanilla: str, camera: Sequence[str]) -> dict:
+    """The numbers of one arm, also against vanilla, and color against vanilla where the camera was told each thing."""
     found = {m: asdict(bootstrap([[getattr(d, m) for d in seeds] for seeds in drifts[name]])) for m in METRICS}
     for metric in METRICS[:2]:
         pairs = zip(drifts[name], drifts[vanilla], strict=True)
         differences = [[getattr(a, metric) - getattr(b, metric) for a, b in zip(*pair, strict=True)] for pair in pairs]
         found[f"{metric}_against_vanilla"] = asdict(bootstrap(differences))
+        if metric == "color":
+            for place, command in enumerate(camera):
+                mine = differences[place :: len(camera)]
+                found[f"color_against_vanilla_{command}"] = mine and asdict(bootstrap(mine))
         alike = paired_at_equal_motion(drifts[name], drifts[vanilla], metric)
         found[f"{metric}_at_equal_motion"] = alike and {**asdict(alike[0]), "pairs": alike[1]}
     return found
@@ -198,7 +204,7 @@ def print_tables(numbers: dict) -> None:
     """Everything as Markdown."""
 
     def cell(interval: dict | None) -> str:
-        if interval is None:
+        if not interval:
             return "-"
         pairs = f" ({interval['pairs']})" if "pairs" in interval else ""
         return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]{pairs}"
@@ -209,6 +215,11 @@ def print_tables(numbers: dict) -> None:
     print("| --- |" + " --- |" * len(heads))
     for name, found in numbers["arms"].items():
         print(f"| {name} | " + " | ".join(cell(found[head]) for head in heads) + " |")
+    told = [head for head in next(iter(numbers["arms"].values())) if head.startswith("color_against_vanilla_")]
+    print("\n| color against vanilla, camera told | " + " | ".join(head.rpartition("_")[2] for head in told) + " |")
+    print("| --- |" + " --- |" * len(told))
+    for name, found in numbers["arms"].items():
+        print(f"| {name} | " + " | ".join(cell(found[head]) for head in told) + " |")
     print("\n| order | most tokens of context | bound |\n| --- | --- | --- |")
     for order, found in numbers["bounds"].items():
         print(f"| {order} | {found['most']} | {found['bound']} |")

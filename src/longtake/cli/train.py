@@ -76,8 +76,8 @@ def run(options: Options) -> int:
         device,
         options.limit,
         options.cache,
-        world.rank,
         options.codec,
+        world,
     )
     try:
         for event in train(stage, config.loop, config.optimizer, options.output, world):

@@ -26,6 +26,7 @@ from longtake.backbones.pixels import to_pixels
 from longtake.errors import ConfigError
 from longtake.toybox import caption, mirrored
 from longtake.training.clips import Clips
+from longtake.training.parallel import ALONE, World
 
 __all__ = ["WORDINGS", "Tracks", "encode_tracks", "fingerprint", "load_tracks", "save_tracks", "section_captions"]
 
@@ -65,8 +66,12 @@ def encode_tracks(
     dtype: torch.dtype,
     mirror: bool = False,
     batch: int = 16,
+    world: World = ALONE,
 ) -> Tracks:
-    """Encodes every clip from every start on, to the end of its last whole section; if asked, also mirrored."""
+    """Encodes every clip from every start on, to the end of its last whole section; if asked, also mirrored.
+
+    Several processes share the work, and all of them have all tracks afterwards.
+    """
     sides = (False, True) if mirror else (False,)
     frames_from = {start: (clips.images - 1 - start) // (4 * generated) * generated + 1 for start in sorted(starts)}
     tracks = [(start, flipped) for start in frames_from for flipped in sides]  # each of all clips, the longest first
@@ -76,7 +81,7 @@ def encode_tracks(
     sections = (longest - 1) // generated
     keys = torch.zeros(len(tracks), len(clips), sections, *shape, device=device, dtype=dtype)
     for start, frames in frames_from.items():
-        for first in range(0, len(clips), batch):
+        for first in range(batch * world.rank, len(clips), batch * world.size):
             chosen = range(first, min(first + batch, len(clips)))
             pixels = to_pixels(clips.batch(chosen, [start] * len(chosen), 4 * frames - 3), device, dtype)
             ends = pixels[:, :, 4 * generated :: 4 * generated]
@@ -86,6 +91,7 @@ def encode_tracks(
                 latents[*track, :frames] = encoded.transpose(1, 2)
                 alone = codec.encode(rearrange(ends.flip(-1) if flipped else ends, "b c s h w -> (b s) c 1 h w"))
                 keys[*track, : ends.shape[2]] = rearrange(alone, "(b s) c 1 h w -> b s c h w", s=ends.shape[2])
+    world.sum((latents, keys))  # every place was filled by one process, and is zero in the others
     return Tracks(
         latents=latents.flatten(0, 1),
         keys=keys.flatten(0, 1),

@@ -41,6 +41,12 @@ class World:
         distributed.broadcast(shared, src=0)
         return float(shared.item())
 
+    def sum(self, tensors: Iterable[Tensor]) -> None:
+        """Replaces every tensor by its sum over the processes."""
+        if self.size > 1:
+            for tensor in tensors:
+                distributed.all_reduce(tensor)
+
     def same_start(self, tensors: Iterable[Tensor]) -> None:
         """Gives every process the tensors of the first."""
         if self.size > 1:

@@ -18,6 +18,7 @@ from longtake.training.clips import Clips, open_clips
 from longtake.training.codec import CodecStage
 from longtake.training.config import CodecConfig, SectionConfig
 from longtake.training.loop import Stage
+from longtake.training.parallel import ALONE, World
 from longtake.training.sections import SectionStage
 
 __all__ = ["prepare"]
@@ -31,14 +32,14 @@ def prepare(
     device: str,
     limit: int | None = None,
     cache: Path | None = None,
-    rank: int = 0,
     codec: Path | None = None,
+    world: World = ALONE,
 ) -> Stage:
     """The stage of a config, with its clips opened and, for `base` and `pack`, encoded.
 
     It goes on from `model`, a folder or a known name, with the codec of the folder `codec` instead of its own.
     With a folder `cache` latents and captions are kept there and taken from there; they depend on the clips, the codec
-    and the starts alone, so one cache serves every schedule and order.
+    and the starts alone, so one cache serves every schedule and order. The processes of a world share the encoding.
 
     Raises:
         ConfigError: a model folder is missing for a stage that starts from one, a codec is given to the stage that
@@ -52,7 +53,7 @@ def prepare(
             raise ConfigError("stage codec goes on from the codec of --model; --codec is for base and pack")
         torch.manual_seed(config.loop.seed)
         network = new_codec(config.shape) if folder is None else load_codec(folder / "vae").network
-        return CodecStage(config, network, train, test, device, rank)
+        return CodecStage(config, network, train, test, device, world.rank)
     if folder is None:
         raise ConfigError(f"stage {config.stage} needs --model: a folder with a codec (base) or a base model (pack)")
     place, dtype = torch.device(device), getattr(torch, config.dtype)
@@ -66,21 +67,21 @@ def prepare(
         backbone = replace(backbone, codec=fresh, codebooks={})
 
     def encode(source: Clips, mirror: bool) -> Tracks:
-        return encode_tracks(backbone.codec, source, config.starts, config.generated, place, dtype, mirror)
+        return encode_tracks(backbone.codec, source, config.starts, config.generated, place, dtype, mirror, world=world)
 
     def kept(name: str, source: Clips, mirror: bool) -> Tracks:
         if cache is None:
             return encode(source, mirror)
         path, sign = cache / name, fingerprint(backbone.codec, source, config.starts, mirror)
-        if not path.exists():
+        if not world.agree(path.exists(), place):
             tracks = encode(source, mirror)
-            if rank == 0:
+            if world.rank == 0:
                 save_tracks(tracks, path, sign)
             return tracks
         return load_tracks(path, place, sign)
 
     tracks = kept("train.safetensors", train, config.mirror)
-    return SectionStage(config, backbone, tracks, kept("held-out.safetensors", test, False), rank)
+    return SectionStage(config, backbone, tracks, kept("held-out.safetensors", test, False), world.rank)
 
 
 def _settings(config: SectionConfig, before: BackboneSettings) -> BackboneSettings:
