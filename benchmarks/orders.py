@@ -176,16 +176,14 @@ def bounds(backbone) -> dict[str, dict[str, int]]:
 
 
 def table(name: str, drifts: dict[str, list[list[Drift]]], vanilla: str, camera: Sequence[str]) -> dict:
-    """The numbers of one arm, also against vanilla, and color against vanilla where the camera was told each thing."""
+    """The numbers of one arm, also against vanilla, in all and by what the camera was told."""
     found = {m: asdict(bootstrap([[getattr(d, m) for d in seeds] for seeds in drifts[name]])) for m in METRICS}
     for metric in METRICS[:2]:
         pairs = zip(drifts[name], drifts[vanilla], strict=True)
         differences = [[getattr(a, metric) - getattr(b, metric) for a, b in zip(*pair, strict=True)] for pair in pairs]
         found[f"{metric}_against_vanilla"] = asdict(bootstrap(differences))
-        if metric == "color":
-            for place, command in enumerate(camera):
-                mine = differences[place :: len(camera)]
-                found[f"color_against_vanilla_{command}"] = mine and asdict(bootstrap(mine))
+        told = {command: differences[place :: len(camera)] for place, command in enumerate(camera)}
+        found[f"{metric}_by_camera"] = {command: asdict(bootstrap(d)) for command, d in told.items() if d}
         alike = paired_at_equal_motion(drifts[name], drifts[vanilla], metric)
         found[f"{metric}_at_equal_motion"] = alike and {**asdict(alike[0]), "pairs": alike[1]}
     return found
@@ -204,7 +202,7 @@ def print_tables(numbers: dict) -> None:
     """Everything as Markdown."""
 
     def cell(interval: dict | None) -> str:
-        if not interval:
+        if interval is None:
             return "-"
         pairs = f" ({interval['pairs']})" if "pairs" in interval else ""
         return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]{pairs}"
@@ -215,11 +213,12 @@ def print_tables(numbers: dict) -> None:
     print("| --- |" + " --- |" * len(heads))
     for name, found in numbers["arms"].items():
         print(f"| {name} | " + " | ".join(cell(found[head]) for head in heads) + " |")
-    told = [head for head in next(iter(numbers["arms"].values())) if head.startswith("color_against_vanilla_")]
-    print("\n| color against vanilla, camera told | " + " | ".join(head.rpartition("_")[2] for head in told) + " |")
+    by_camera = {name: found["color_by_camera"] for name, found in numbers["arms"].items()}
+    told = list(by_camera[next(iter(by_camera))])
+    print("\n| color against vanilla, camera told | " + " | ".join(told) + " |")
     print("| --- |" + " --- |" * len(told))
-    for name, found in numbers["arms"].items():
-        print(f"| {name} | " + " | ".join(cell(found[head]) for head in told) + " |")
+    for name, found in by_camera.items():
+        print(f"| {name} | " + " | ".join(map(cell, found.values())) + " |")
     print("\n| order | most tokens of context | bound |\n| --- | --- | --- |")
     for order, found in numbers["bounds"].items():
         print(f"| {order} | {found['most']} | {found['bound']} |")

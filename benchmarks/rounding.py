@@ -13,16 +13,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-import torch
-from setting import arguments, decoded, device_name, open_model, plan_of
+from setting import arguments, decoded, device_name, open_model, plan_of, starts
 from torch import Tensor
 
 from longtake.backbones import Backbone
-from longtake.backbones.pixels import to_pixels
-from longtake.backbones.reading import Draft, Reading, Told, read, velocity_of
+from longtake.backbones.reading import Reading
+from longtake.backbones.rollout import make_section
 from longtake.evaluation.drift import bootstrap
 from longtake.evaluation.metrics import color_distance
-from longtake.flow import SOLVERS, noise, sigmas
+from longtake.flow import sigmas
 from longtake.packing import History
 from longtake.plan import Plan
 from longtake.toybox import caption
@@ -45,8 +44,7 @@ def main() -> None:
     errors: dict[str, list[float]] = {}
     for first in range(0, len(clips), options.batch):
         chosen = list(range(first, min(first + options.batch, len(clips))))
-        pixels = clips.batch(chosen, [0] * len(chosen), 1 + 36 * options.sections)
-        truth = encoded(backbone, pixels)
+        truth = starts(backbone, clips, chosen, 1 + 36 * options.sections)
         images = range(36 * (options.sections - 1) + 1, 36 * options.sections + 1)
         words = [caption(clips.truths[c], images[0], images[-1]) for c in chosen]
         real = [video[-36:] for video in decoded(backbone, truth)]
@@ -66,27 +64,16 @@ def main() -> None:
     (options.output / "numbers.json").write_text(json.dumps(numbers))
 
 
-@torch.no_grad()
-def encoded(backbone: Backbone, images: Tensor) -> Tensor:
-    """The latents of clips."""
-    return backbone.codec.encode(to_pixels(images, backbone.device, backbone.dtype)).to(backbone.dtype)
-
-
-@torch.no_grad()
 def last_section(backbone: Backbone, plan: Plan, truth: Tensor, prompts: list[str], size: int) -> Tensor:
     """The true latents with the last section of a plan as the model makes it, its history rounded to `size` words."""
     section, settings, made = plan.sections[-1], backbone.settings, truth.clone()
     history = History(discretization=backbone.discretization({"*": size} if size else {}))
     history.remember((0,), truth[:, :, :1], exact=True)
     history.remember(range(1, section.frames[0]), truth[:, :, 1 : section.frames[0]])
-    seeds, text = range(len(truth)), backbone.prompts.encode(prompts)
-    shape = (1, truth.shape[1], len(section.frames), *truth.shape[3:])
-    x = torch.cat([noise(shape, seed, section.index, truth.device, torch.float32) for seed in seeds])
-    reading = Reading.usual(settings)
-    context = read(backbone, plan, section, history, reading, Draft(x.to(truth.dtype), text, seeds))
-    velocity = velocity_of(backbone, context, Told(text), reading.guidance)
-    *_, x = SOLVERS["euler"](velocity, x, sigmas(settings.steps, settings.shift))
-    made[:, :, section.frames[0] :] = x.to(truth.dtype)
+    levels, reading = sigmas(settings.steps, settings.shift), Reading.usual(settings)
+    made[:, :, section.frames[0] :] = make_section(
+        backbone, plan, section, history, prompts, range(len(truth)), levels, "euler", reading
+    )
     return made
 
 

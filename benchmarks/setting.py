@@ -50,9 +50,9 @@ def plan_of(backbone: Backbone, sections: int, order: str, schedule: str = "") -
 
 
 @torch.no_grad()
-def starts(backbone: Backbone, clips: Clips, chosen: Sequence[int]) -> torch.Tensor:
-    """The latents of the clips' first images."""
-    pixels = to_pixels(clips.batch(list(chosen), [0] * len(chosen), 1), backbone.device, backbone.dtype)
+def starts(backbone: Backbone, clips: Clips, chosen: Sequence[int], images: int = 1) -> torch.Tensor:
+    """The latents of the clips' first images, or of as many as are asked for."""
+    pixels = to_pixels(clips.batch(list(chosen), [0] * len(chosen), images), backbone.device, backbone.dtype)
     return backbone.codec.encode(pixels).to(backbone.dtype)
 
 

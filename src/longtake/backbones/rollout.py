@@ -12,9 +12,9 @@ from longtake.backbones.backbone import Backbone
 from longtake.backbones.reading import Draft, Reading, Told, read, velocity_of
 from longtake.flow import SOLVERS, noise, sigmas
 from longtake.packing import Discretization, History
-from longtake.plan import Plan
+from longtake.plan import Plan, Section
 
-__all__ = ["roll_out"]
+__all__ = ["make_section", "roll_out"]
 
 
 @torch.no_grad()
@@ -45,13 +45,30 @@ def roll_out(
     history.remember((0,), start, exact=True)
     for section in plan.sections:
         place = plan.place_of(section)
-        text = backbone.prompts.encode([words[place] for words in prompts])
-        shape = (1, start.shape[1], len(section.frames), *start.shape[3:])
-        x = torch.cat([noise(shape, one, section.index, start.device, torch.float32) for one in seeds])
-        context = read(backbone, plan, section, history, reading, Draft(x.to(start.dtype), text, seeds))
-
-        velocity = velocity_of(backbone, context, Told(text), reading.guidance)
-        for x in SOLVERS[solver](velocity, x, levels):  # noqa: B007 - the last one is the result
-            pass
-        history.remember(section.frames, x.to(start.dtype))
+        words = [prompt[place] for prompt in prompts]
+        made = make_section(backbone, plan, section, history, words, seeds, levels, solver, reading)
+        history.remember(section.frames, made)
     return history.read(range(plan.frames))
+
+
+@torch.no_grad()
+def make_section(
+    backbone: Backbone,
+    plan: Plan,
+    section: Section,
+    history: History,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    levels: Float[Tensor, " n"],
+    solver: str,
+    reading: Reading,
+) -> Float[Tensor, "b c t h w"]:
+    """One section of `b` videos after what is known of them, each from its own prompt and the noise of its own seed."""
+    start, text = history.read((0,)), backbone.prompts.encode(prompts)
+    shape = (1, start.shape[1], len(section.frames), *start.shape[3:])
+    x = torch.cat([noise(shape, seed, section.index, start.device, torch.float32) for seed in seeds])
+    context = read(backbone, plan, section, history, reading, Draft(x.to(start.dtype), text, seeds))
+    velocity = velocity_of(backbone, context, Told(text), reading.guidance)
+    for x in SOLVERS[solver](velocity, x, levels):  # noqa: B007 - the last one is the result
+        pass
+    return x.to(start.dtype)
