@@ -34,7 +34,7 @@ def test_a_request_needs_an_image_only():
         ({"seed": -1}, "seed: input should be greater than or equal to 0, got -1"),
         ({"guidance": 0.5}, "guidance: input should be greater than or equal to 1, got 0.5"),
         ({"height": 8}, "height: input should be greater than or equal to 16, got 8"),
-        ({"gaps": "wide"}, "gaps: input should be 'true' or 'clamped', got 'wide'"),
+        ({"gaps": "wide"}, "gaps: input should be 'true', 'clamped' or 'near', got 'wide'"),
         ({"solver": "magic"}, "solver: input should be 'euler' or 'unipc', got 'magic'"),
         ({"scale": 9}, "scale: input should be less than or equal to 8, got 9"),
         ({"crf": 52}, "crf: input should be less than or equal to 51, got 52"),

@@ -33,7 +33,7 @@ NAMES = {"vanilla": past | both, "inverted": future | both, "planned": both, "an
 
 
 @st.composite
-def plans(draw, orders=tuple(NAMES), gaps=("true", "clamped")):
+def plans(draw, orders=tuple(NAMES), gaps=("true", "clamped", "near")):
     """What plans after, before or between frames that are known are made from."""
     order = draw(st.sampled_from(orders))
     name = draw(NAMES[order])
@@ -91,7 +91,7 @@ def test_a_section_sees_what_is_nearest_on_each_side(drawn):
 
 
 @untimed
-@given(plans(gaps=["clamped"]))
+@given(plans(gaps=["clamped", "near"]))
 def test_frames_that_touch_a_section_keep_their_distance(drawn):
     """Whatever is known from the beginning: positions are trained for neighbors, and the joint is one."""
     plan = planned(*drawn)

@@ -45,7 +45,7 @@ CONTIGUOUS = ["vanilla", "inverted"]  # orders in which every section has a know
 
 
 @st.composite
-def plans(draw, gaps=("true", "clamped"), missing=("absent", "zeros"), orders=tuple(NAMES)):
+def plans(draw, gaps=("true", "clamped", "near"), missing=("absent", "zeros"), orders=tuple(NAMES)):
     order = draw(st.sampled_from(orders))
     schedule, n = draw(NAMES[order]), draw(st.integers(1, 12))
     return (schedule, n, order, draw(st.sampled_from(gaps)), draw(st.sampled_from(missing)))
@@ -167,6 +167,32 @@ def test_clamped_positions_keep_distances_up_to_three_sections(drawn):
 
 
 @untimed
+@given(plans(gaps=["near"], missing=["absent"]))
+def test_near_gaps_are_clamped_ones_but_for_endpoints_beyond_all_that_is_known(drawn):
+    def gap(section):
+        return section.positions[0] - 1 - max((p for x in section.sees if not x.tail for p in x.positions), default=0)
+
+    schedule, n, order, _, missing = drawn
+    near, clamped, newest = planned(*drawn), planned(schedule, n, order, "clamped", missing), 0
+    for a, b in zip(near.sections, clamped.sections, strict=True):
+        if newest >= a.frames[0] - 1:
+            assert a == b
+        else:
+            assert (a.frames, [look.frames for look in a.sees]) == (b.frames, [look.frames for look in b.sees])
+            assert gap(a) == min(gap(b), near.schedule.generated)
+        newest = max(newest, a.frames[-1])
+
+
+@pytest.mark.parametrize("order", ["inverted", "anti_drifting", "planned", "planned:3"])
+def test_the_first_endpoint_is_near_the_start_image_however_long_the_video(order):
+    schedule = INVERTED if order == "inverted" else BOTH_SIDES
+    for n in (4, 20, 400):
+        endpoint = next(s for s in planned(schedule, n, order, "near").sections if s.frames[0] > 1)
+        last = max(p for look in endpoint.sees for p in look.positions)
+        assert endpoint.positions[0] == last + 1 + 9
+
+
+@untimed
 @given(plans())
 def test_what_is_seen_is_in_time_order(drawn):
     plan = planned(*drawn)
@@ -180,7 +206,7 @@ def test_what_is_seen_is_in_time_order(drawn):
 
 
 @untimed
-@given(plans(gaps=["clamped"]))
+@given(plans(gaps=["clamped", "near"]))
 def test_clamped_positions_do_not_grow_with_the_video(drawn):
     plan = planned(*drawn)
     schedule = plan.schedule

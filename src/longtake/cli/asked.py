@@ -30,7 +30,7 @@ class Asked:
     """A model's name or folder."""
     schedule: str | None = None
     """What each section sees, such as important-start; see longtake show."""
-    gaps: Literal["true", "clamped"] | None = None
+    gaps: Literal["true", "clamped", "near"] | None = None
     """Whether RoPE sees true distances or those that the model was trained with."""
     codebook: str | None = None
     """Discretized history (+D): round it to so many words, such as 128, or by kernel, such as k1=1024,k4=64."""

@@ -66,7 +66,7 @@ class Options:
     """vanilla (forward, streams), inverted (from the end to the start image), anti_drifting (the ending second) or
     planned (endpoints first; planned:6,3 says how many sections apart, coarse to fine); default: the one that the
     schedule is made for."""
-    gaps: Literal["true", "clamped"] | None = None
+    gaps: Literal["true", "clamped", "near"] | None = None
     """Whether RoPE sees true distances or those of released models; default: clamped, or the model's."""
     height: int | None = None
     """Pixels; default: 480, or the model's."""
@@ -86,7 +86,7 @@ class _Defaults:
 
     format: Format = field(default_factory=Format)
     patch: tuple[int, int] = (2, 2)  # latent rows and columns that the network reads as one
-    gaps: Literal["true", "clamped"] = "clamped"
+    gaps: Literal["true", "clamped", "near"] = "clamped"
     missing: Literal["absent", "zeros"] = "absent"
 
 

@@ -9,6 +9,10 @@ True gaps: a position is a frame number, and frames that are not known yet leave
 
 The first two are those of the released models. With clamped gaps all frames of a tail stand where its nearest frame
 does: positions do not grow with the video.
+
+Near gaps are clamped ones, but for a section that is made beyond everything known, as endpoints are: it stands one
+section behind what it sees, however far it is. What a scene looks like so soon is clear; what it looks like some time
+later is not, and a model that cannot know shows several answers at once (decision 0010).
 """
 
 from __future__ import annotations
@@ -20,8 +24,9 @@ from longtake.schedule import Schedule
 
 __all__ = ["Gaps", "Shifts", "clamped_gap", "find_shifts", "place_of", "tail_positions"]
 
-Gaps = Literal["true", "clamped"]
+Gaps = Literal["true", "clamped", "near"]
 WIDEST = 3  # sections
+LEAP = 1  # section between what is known and an endpoint beyond it, with near gaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +65,22 @@ def find_shifts(schedule: Schedule, made: range, every: range, left: range, righ
     >>> made, every, past = range(82, 91), range(1, 91), range(82)
     >>> find_shifts(parse("f1k1_x_f16k4f2k2f1k1_g9"), made, every, past, range(91, 91), "clamped").made + 82
     20
+    >>> ending = {gaps: find_shifts(parse("f2k1_g9_x_f1k1"), made, every, range(10), range(91, 91), gaps).made + 82
+    ...           for gaps in ("true", "clamped", "near")}
+    >>> ending
+    {'true': 82, 'clamped': 29, 'near': 11}
     """
     if gaps == "true":
         return Shifts(0, 0, 0)
     g, side = schedule.generated, schedule.left
-    widest = WIDEST * g
+    leaps = gaps == "near" and not right and left.stop < made.start
+    widest = g * (LEAP if leaps else WIDEST)
     if side.near or not schedule.ahead:
         begin = side.far_frames + side.near_frames
         gap = min(made.start - left.stop, widest)
     else:
         begin = 1
-        gap = g * clamped_gap(place_of(made.start, every.start, g), -(-len(every) // g))
+        gap = min(g * clamped_gap(place_of(made.start, every.start, g), -(-len(every) // g)), widest)
     shift = begin + gap - made.start
     excess = max(0, right.start - made.stop - widest)
     return Shifts(begin - left.stop, shift, shift - excess)
@@ -78,4 +88,4 @@ def find_shifts(schedule: Schedule, made: range, every: range, left: range, righ
 
 def tail_positions(frames: range | tuple[int, ...], nearest: int, shift: int, gaps: Gaps) -> tuple[int, ...]:
     """The positions of a tail that begins beside the spans at frame `nearest`."""
-    return tuple({"true": f, "clamped": nearest}[gaps] + shift for f in frames)
+    return tuple({"true": f}.get(gaps, nearest) + shift for f in frames)

@@ -95,6 +95,7 @@ class DiscreteConfig(Config):
 class UseConfig(Config):
     """How the model reads history once it is trained, kept in its longtake.json; "model": as it does already."""
 
+    gaps: Gaps | Literal["model"] = "model"  # "model": those that it is trained with
     history_time: Literal["model", "same", "clean", "noisy"] = "model"  # in training, too
     attention: Literal["model", "full", "causal"] = "model"  # in training, too
     history_sigma: Share | Literal["model"] = "model"
@@ -227,7 +228,7 @@ PRESETS: dict[str, CodecConfig | SectionConfig] = {
         stage="base", shape=TINY_TRANSFORMER, text=TINY_TEXT, loop=TINY_LOOP, batch=2, held_out_clips=2,
         sample_clips=1, starts=(0,), dtype="float32", compile=False,
     ),
-    "pack/embedded": SectionConfig(loop=PACK_LOOP),
+    "pack/embedded": SectionConfig(loop=PACK_LOOP, use=UseConfig(gaps="near")),
     "pack/tiny": SectionConfig(
         shape=TINY_TRANSFORMER, text=TINY_TEXT, loop=TINY_LOOP, batch=2, held_out_clips=2,
         sample_clips=1, starts=(0,), dtype="float32", compile=False,
