@@ -4,7 +4,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusers import UniPCMultistepScheduler
 
 from longtake.flow import SOLVERS, euler, sigmas, unipc, unipc_official
 
@@ -92,36 +91,11 @@ def test_the_official_unipc_predicts_from_what_bfloat16_keeps_of_x(steps):
     np.testing.assert_allclose(result.numpy(), expected, atol=1e-12)  # both are float64 but for the rounding
 
 
-class FlowUniPC(UniPCMultistepScheduler):
-    """diffusers' scheduler, changed to lambda = -ln sigma and to end at its last clean prediction."""
-
-    def _sigma_to_alpha_sigma_t(self, sigma):
-        return torch.ones_like(sigma), sigma
-
-    def set_timesteps(self, *args, **kwargs):
-        super().set_timesteps(*args, **kwargs)
-        self.sigmas[0] = 1.0
-        self.timesteps = self.sigmas[:-1] * 1000
-
-    def multistep_uni_p_bh_update(self, model_output, *args, **kwargs):
-        if self.sigmas[self.step_index + 1] == 0:
-            return self.model_outputs[-1]
-        return super().multistep_uni_p_bh_update(model_output, *args, **kwargs)
-
-
 @pytest.mark.parametrize("steps", [2, 3, 5, 10, 25])
-def test_unipc_equals_the_scheduler_of_diffusers(steps):
+def test_unipc_equals_the_scheduler_of_diffusers(steps, flow_unipc):
     shift = 7.0
-    scheduler = FlowUniPC(
-        solver_order=min(3, steps - 1),
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
-        use_dynamic_shifting=True,
-        solver_type="bh1",
-        lower_order_final=False,
-    )
+    scheduler = flow_unipc(steps, math.log(shift))
     levels = sigmas(steps, shift)
-    scheduler.set_timesteps(sigmas=np.linspace(1, 0, steps + 1)[:-1], mu=math.log(shift))
     np.testing.assert_allclose(scheduler.sigmas.numpy(), levels.numpy(), atol=1e-6)
     x = START
     for t in scheduler.timesteps:
