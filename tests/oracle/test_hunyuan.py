@@ -11,6 +11,7 @@ from diffusers.models.transformers.transformer_hunyuan_video_framepack import (
     _center_down_sample_3d,
     _pad_for_3d_conv,
 )
+from peft import LoraConfig
 from torch import nn
 
 from longtake.backbones.hunyuan.conditioning import HunyuanConditioning, concatenate
@@ -18,6 +19,7 @@ from longtake.backbones.hunyuan.network import (
     OWN_KERNELS,
     add_image_projection,
     as_told,
+    begin_history,
     history_patchify,
     install,
     project_in_float32,
@@ -202,7 +204,7 @@ def test_every_section_of_a_video_is_that_of_the_framepack_class(framepack, sche
     batch, c = len(lengths), told(lengths)
     plan, history = plan_of(schedule, order, sections=5), started(batch)
     official = Official(order, history.read([0]))
-    seams, patchify, axes = install(framepack), history_patchify(framepack, (K1, K2, K4)), rope_axes(framepack)
+    seams, patchify, axes = install(framepack), history_patchify(framepack), rope_axes(framepack)
     sigma = torch.linspace(0.9, 0.4, batch)
     for section, padding in zip(plan.sections, paddings_of(5), strict=True):
         x = drawn(batch, 4, GENERATED, HEIGHT, WIDTH, seed=50 + section.index)
@@ -218,7 +220,7 @@ def test_every_section_of_a_video_is_that_of_the_framepack_class(framepack, sche
 def test_what_differs_is_seen(framepack):
     """The comparison above can fail: another place of the start image, or other zeros, change the velocity."""
     section, history = plan_of(INVERTED, "inverted", sections=2).sections[0], started()
-    seams, patchify, axes = install(framepack), history_patchify(framepack, ()), rope_axes(framepack)
+    seams, patchify, axes = install(framepack), history_patchify(framepack), rope_axes(framepack)
     x, sigma, c = drawn(1, 4, GENERATED, HEIGHT, WIDTH, seed=1), torch.tensor([0.7]), told()
     arguments = Official("inverted", history.read([0])).arguments(1)
     with torch.no_grad():
@@ -263,7 +265,8 @@ def twin(framepack):
 
 
 def asked(transformer, section, c, batch=1, kernels=(K1, K2, K4), weights=None):
-    seams, patchify = install(transformer), history_patchify(transformer, kernels)
+    begin_history(transformer, kernels)
+    seams, patchify = install(transformer), history_patchify(transformer)
     if weights is not None:
         patchify.load_state_dict(weights.state_dict())
     x, sigma = drawn(batch, 4, len(section.frames), HEIGHT, WIDTH, seed=1), torch.linspace(0.9, 0.4, batch)
@@ -280,7 +283,8 @@ def asked(transformer, section, c, batch=1, kernels=(K1, K2, K4), weights=None):
 def test_the_plain_class_and_the_framepack_class_agree_on_any_schedule(framepack, section, lengths, image, randomize):
     kernels = (Kernel(8, 8, 8), Kernel(1, 4, 4), K2, K1, K4)
     c, batch = told(lengths, image=image), len(lengths)
-    weights = randomize(history_patchify(framepack, kernels), seed=2)
+    begin_history(framepack, kernels)
+    weights = randomize(history_patchify(framepack), seed=2)
     theirs = asked(framepack, section, c, batch, kernels, weights)
     ours = asked(twin(framepack), section, c, batch, kernels, weights)
     assert theirs.std() > 0.1
@@ -341,7 +345,7 @@ def test_a_lone_sample_needs_no_mask_and_padding_is_masked_in_a_batch(framepack)
 
 def test_a_sample_depends_neither_on_its_batch_nor_on_its_padding(framepack):
     texts = [told((length,), seed=10 * length) for length in (7, 4, 5)]
-    seams, patchify, axes = install(framepack), history_patchify(framepack, ()), rope_axes(framepack)
+    seams, patchify, axes = install(framepack), history_patchify(framepack), rope_axes(framepack)
     section, frames = section_of((Look((7, 8, 9), K2, (17, 18, 19)),)), known(3).read(range(20))
     x, sigma = drawn(3, 4, 3, HEIGHT, WIDTH, seed=1), torch.tensor([0.9, 0.6, 0.3])
     with torch.no_grad():
@@ -355,7 +359,7 @@ def test_a_sample_depends_neither_on_its_batch_nor_on_its_padding(framepack):
 
 
 def test_one_prompt_and_one_history_serve_a_batch(framepack):
-    seams, patchify, axes = install(framepack), history_patchify(framepack, ()), rope_axes(framepack)
+    seams, patchify, axes = install(framepack), history_patchify(framepack), rope_axes(framepack)
     packed = pack(section_of((Look((9,), K1, (19,)),)), known(), patchify, axes)
     x, sigma = drawn(2, 4, 3, HEIGHT, WIDTH, seed=1), torch.tensor([0.9, 0.3])
     with torch.no_grad():
@@ -375,7 +379,7 @@ def test_a_framepack_class_without_its_weights_is_refused():
         with pytest.raises(ModelError, match="has_clean_x_embedder and has_image_proj"):
             install(model)
         with pytest.raises(ModelError, match="has_clean_x_embedder and has_image_proj"):
-            history_patchify(model, (K1,))
+            begin_history(model, (K1,))
 
 
 def test_prompts_that_do_not_go_together_are_refused():
@@ -389,10 +393,12 @@ def test_prompts_that_do_not_go_together_are_refused():
 def test_released_history_weights_are_shared_and_others_are_begun_from_the_patch_embedding(framepack):
     own = framepack.clean_x_embedder
     before = set(framepack.state_dict())
-    released = history_patchify(framepack, (K1, K2, K4))
+    begin_history(framepack, (K1, K2, K4))
+    released = history_patchify(framepack)
     assert [released.proj[n] for n in ("k1h2w2", "k2h4w4", "k4h8w8")] == [own.proj, own.proj_2x, own.proj_4x]
     assert set(framepack.state_dict()) == before
-    more = history_patchify(framepack, (K1, Kernel(8, 8, 8)))
+    begin_history(framepack, (K1, Kernel(8, 8, 8)))
+    more = history_patchify(framepack)
     assert more.proj["k1h2w2"] is own.proj
     assert set(framepack.state_dict()) - before == {
         f"history_patch_embed.proj.k8h8w8.{kind}" for kind in ("weight", "bias")
@@ -401,9 +407,26 @@ def test_released_history_weights_are_shared_and_others_are_begun_from_the_patch
     assert {p.dtype for p in more.parameters()} == {torch.float64}
 
 
+def test_adapters_of_history_weights_are_seen(framepack, randomize):
+    begin_history(framepack, (Kernel(8, 8, 8),))
+    framepack.add_adapter(
+        LoraConfig(r=2, target_modules=["clean_x_embedder.proj_2x", "history_patch_embed.proj.k8h8w8"])
+    )
+    randomize(framepack)
+    with torch.no_grad():
+        for kernel in (K2, Kernel(8, 8, 8)):
+            adapted = history_patchify(framepack)(known().read(range(8)), kernel)
+            framepack.disable_adapters()
+            assert difference(history_patchify(framepack)(known().read(range(8)), kernel), adapted) > 1e-3
+            framepack.enable_adapters()
+
+
 def test_fresh_history_weights_see_the_pooled_latents(plain):
     """Point (h)."""
-    fresh, frames = history_patchify(plain, (K1, K2, K4)), drawn(2, 4, 8, 16, 24)
+    with pytest.raises(ModelError, match="until they are begun"):
+        history_patchify(plain)
+    begin_history(plain, (K1, K2, K4))
+    fresh, frames = history_patchify(plain), drawn(2, 4, 8, 16, 24)
     assert plain.history_patch_embed is fresh
     for kernel, pool in ((K1, 1), (K2, 2), (K4, 4)):
         with torch.no_grad():
@@ -412,7 +435,7 @@ def test_fresh_history_weights_see_the_pooled_latents(plain):
 
 
 def test_trained_weights_and_gradients_go_through_every_kernel_and_projection(framepack):
-    seams, patchify = install(framepack), history_patchify(framepack, (K1, K2, K4))
+    seams, patchify = install(framepack), history_patchify(framepack)
     framepack.train()
     framepack.enable_gradient_checkpointing()
     section, history = plan_of(F1, "vanilla", 4).sections[3], started(2)
@@ -469,7 +492,7 @@ def test_the_full_size_has_the_tensors_of_the_release():
     }
     assert {name: shapes[name] for name in of_base} == of_base
     install(released)
-    assert {name for name, _ in history_patchify(released, OWN_KERNELS).named_parameters()} == {
+    assert {name for name, _ in history_patchify(released).named_parameters()} == {
         f"proj.{kernel}.{kind}" for kernel in ("k1h2w2", "k2h4w4", "k4h8w8") for kind in ("weight", "bias")
     }
     assert len(released.state_dict()) == 1274
@@ -497,7 +520,7 @@ def test_the_official_velocity_is_told_rounded_numbers(framepack):
     x, sigma, c = drawn(1, 4, GENERATED, HEIGHT, WIDTH, seed=1), torch.tensor([0.9941]), told()
     arguments = Official("vanilla", started().read([0])).arguments(0)
     section = plan_of(F1, "vanilla", 1).sections[0]
-    seams, patchify, axes = install(framepack), history_patchify(framepack, ()), rope_axes(framepack)
+    seams, patchify, axes = install(framepack), history_patchify(framepack), rope_axes(framepack)
     with torch.no_grad():
         packed = pack(section, started(), patchify, axes)
         ours = velocity(framepack, seams, x, sigma, c, packed, compat="official")
@@ -511,7 +534,7 @@ def test_the_last_layer_can_compute_in_float32(framepack):
     x, sigma, c = drawn(1, 4, GENERATED, HEIGHT, WIDTH, seed=1), torch.tensor([0.7]), told()
     framepack.bfloat16()
     section = plan_of(F1, "vanilla", 1).sections[0]
-    seams, patchify, axes = install(framepack), history_patchify(framepack, ()), rope_axes(framepack)
+    seams, patchify, axes = install(framepack), history_patchify(framepack), rope_axes(framepack)
     hidden = []
     framepack.norm_out.register_forward_hook(lambda module, args, output: hidden.append(output))
     with torch.no_grad():
@@ -561,7 +584,7 @@ def test_a_guided_section_is_the_one_that_parts_of_diffusers_make(framepack, flo
     official.remember(history.read(first.frames), padding=2)
     x = drawn(1, 4, GENERATED, HEIGHT, WIDTH, seed=8)
 
-    seams, patchify, axes = install(framepack), history_patchify(framepack, ()), rope_axes(framepack)
+    seams, patchify, axes = install(framepack), history_patchify(framepack), rope_axes(framepack)
     with torch.no_grad():
         packed = pack(section, history, patchify, axes)
 

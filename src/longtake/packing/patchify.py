@@ -75,14 +75,15 @@ class Patchify(nn.Module):
         )
 
     @classmethod
-    def sharing(cls, convs: Mapping[Kernel, nn.Conv3d]) -> Patchify:
+    def sharing(cls, convs: Mapping[Kernel, nn.Module]) -> Patchify:
         """Kernels that another module owns, such as a released network's: the same parameters, not copies.
 
         >>> near, far = nn.Conv3d(16, 64, (1, 2, 2), (1, 2, 2)), nn.Conv3d(16, 64, (4, 8, 8), (4, 8, 8))
         >>> Patchify.sharing({Kernel(1, 2, 2): near, Kernel(4, 8, 8): far}).proj["k4h8w8"] is far
         True
         """
-        patchify = cls(next(iter(convs.values())), ())
+        width = next(next(iter(convs.values())).parameters()).shape[0]
+        patchify = cls(nn.Conv3d(1, width, 1, device="meta"), ())  # begins no weights: those are there
         patchify.proj.update({long_name(kernel): conv for kernel, conv in convs.items()})
         return patchify
 

@@ -41,6 +41,7 @@ __all__ = [
     "HunyuanTransformer",
     "add_image_projection",
     "as_told",
+    "begin_history",
     "history_patchify",
     "install",
     "project_in_float32",
@@ -127,28 +128,45 @@ def rope_axes(transformer: HunyuanTransformer) -> RopeAxes:
     return RopeAxes(t, h, w, patch=Kernel(config["patch_size_t"], side, side), theta=config["rope_theta"])
 
 
-def history_patchify(transformer: HunyuanTransformer, kernels: Iterable[Kernel]) -> Patchify:
-    """Weights for history seen through these kernels, of which the network owns all.
+def begin_history(transformer: HunyuanTransformer, kernels: Iterable[Kernel]) -> None:
+    """Gives a network weights for history seen through those of these kernels that it has none for.
 
-    A FramePack network's own three are shared, under the names that they were released with. Others begin as its patch
-    embedding, stretched, and become its child `history_patch_embed`.
+    They begin as its patch embedding, stretched, and are its child `history_patch_embed`.
 
     Raises:
         ModelError: a transformer of the FramePack class was made without what makes it one, or a kernel is not a
             multiple of the patch.
     """
-    own: dict[Kernel, nn.Conv3d] = {}
-    if isinstance(transformer, HunyuanVideoFramepackTransformer3DModel):
-        _check_whole(transformer)
-        own = {kernel: getattr(transformer.clean_x_embedder, name) for kernel, name in OWN_KERNELS.items()}
-    begun = Patchify(transformer.x_embedder.proj, set(kernels) - own.keys())
-    if len(begun.proj):
-        transformer.history_patch_embed = begun
+    absent = set(kernels) - _own_history(transformer).keys()
+    if absent:
+        transformer.history_patch_embed = Patchify(transformer.x_embedder.proj, absent)
+
+
+def history_patchify(transformer: HunyuanTransformer) -> Patchify:
+    """The network's weights for history, shared: a FramePack model's own under their released names, and those begun.
+
+    Adapters put other modules in the place of those that they adapt. What is given back are the modules of this moment,
+    so ask again after adapters have come or gone.
+
+    Raises:
+        ModelError: there are none, or a transformer of the FramePack class was made without what makes it one.
+    """
+    own, begun = _own_history(transformer), getattr(transformer, "history_patch_embed", None)
     if not own:
+        if begun is None:
+            raise ModelError("a plain HunyuanVideo has no weights for history until they are begun")
         return begun
-    shared = Patchify.sharing(own)
-    shared.proj.update(dict(begun.proj.items()))
-    return shared
+    patchify = Patchify.sharing(own)
+    if begun is not None:
+        patchify.proj.update(dict(begun.proj.items()))
+    return patchify
+
+
+def _own_history(transformer: HunyuanTransformer) -> dict[Kernel, nn.Module]:
+    if not isinstance(transformer, HunyuanVideoFramepackTransformer3DModel):
+        return {}
+    _check_whole(transformer)
+    return {kernel: getattr(transformer.clean_x_embedder, name) for kernel, name in OWN_KERNELS.items()}
 
 
 def add_image_projection(transformer: HunyuanVideoTransformer3DModel, width: int = IMAGE_WIDTH) -> None:
