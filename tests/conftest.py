@@ -39,3 +39,42 @@ def tiny_backbone_folder(tmp_path_factory) -> Path:
         prompts = PromptEncoder(encoder, tokenizer, settings.text_length)
         Backbone.assemble("tiny", transformer, Codec(codec), prompts, settings).save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def flow_unipc():
+    """A function (steps, mu) that gives diffusers' UniPC, changed into that of the official FramePack program.
+
+    Its lambda is -ln sigma, and it ends at its last clean prediction.
+    """
+    import numpy as np
+    import torch
+    from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+
+    class FlowUniPC(UniPCMultistepScheduler):
+        def _sigma_to_alpha_sigma_t(self, sigma):
+            return torch.ones_like(sigma), sigma
+
+        def set_timesteps(self, *args, **kwargs):
+            super().set_timesteps(*args, **kwargs)
+            self.sigmas[0] = 1.0
+            self.timesteps = self.sigmas[:-1] * 1000
+
+        def multistep_uni_p_bh_update(self, model_output, *args, **kwargs):
+            if self.sigmas[self.step_index + 1] == 0:
+                return self.model_outputs[-1]
+            return super().multistep_uni_p_bh_update(model_output, *args, **kwargs)
+
+    def scheduler(steps, mu):
+        made = FlowUniPC(
+            solver_order=min(3, steps - 1),
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            use_dynamic_shifting=True,
+            solver_type="bh1",
+            lower_order_final=False,
+        )
+        made.set_timesteps(sigmas=np.linspace(1, 0, steps + 1)[:-1], mu=mu)
+        return made
+
+    return scheduler

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from longtake.flow import noise
+from longtake.flow import NOISES, noise, running_noise
 
 SHAPE = (1, 16, 9, 12, 20)
 
@@ -34,3 +35,20 @@ def test_noise_is_of_unit_variance():
 
 def test_half_precision_is_a_rounding_of_the_same_noise():
     assert torch.equal(noise(SHAPE, 1, 2, dtype=torch.bfloat16), noise(SHAPE, 1, 2).bfloat16())
+
+
+def test_running_noise_is_what_one_generator_draws_section_after_section():
+    generator = torch.Generator().manual_seed(31337)
+    for section in range(4):
+        drawn = torch.randn(SHAPE, generator=generator, dtype=torch.float32)
+        assert torch.equal(running_noise(SHAPE, 31337, section), drawn)
+
+
+@pytest.mark.parametrize("source", NOISES)
+def test_noise_of_any_source_repeats_and_leaves_the_global_generator_alone(source):
+    before = torch.get_rng_state()
+    drawn = [NOISES[source](SHAPE, 7, k) for k in (0, 1, 1)]
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(drawn[1], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(NOISES[source](SHAPE, 7, 1, dtype=torch.bfloat16), drawn[1].bfloat16())

@@ -4,9 +4,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusers import UniPCMultistepScheduler
 
-from longtake.flow import SOLVERS, euler, sigmas, unipc
+from longtake.flow import SOLVERS, euler, sigmas, unipc, unipc_official
 
 START = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
 
@@ -22,14 +21,14 @@ def last(solve):
     return result
 
 
-def unipc_of_the_paper(velocity, x, levels, variant):
+def unipc_of_the_paper(velocity, x, levels, variant, seen=lambda x: x):
     """The recurrence in float64 NumPy, written from the paper's formulas and not from the package."""
     steps = len(levels) - 1
     order_most = min(3, steps - 1)
     m, lam = [], []
     corrected = x
     for k in range(steps):
-        x0 = x - levels[k] * velocity(x, levels[k])
+        x0 = seen(x) - levels[k] * velocity(seen(x), levels[k])
         if k > 0:
             p = min(order_most, k)
             h = -math.log(levels[k]) - lam[-1]
@@ -67,44 +66,36 @@ def system(r, h, variant):
 
 
 @pytest.mark.parametrize("variant", ["bh1", "bh2"])
-@pytest.mark.parametrize("steps", [2, 3, 4, 5, 12, 25])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 12, 25])
 def test_unipc_follows_the_recurrence_of_its_paper(steps, variant):
     levels = sigmas(steps, shift=7.0)
-    expected = unipc_of_the_paper(field, START.double().numpy(), levels.double().tolist(), variant)
-    result = last(unipc(field, START.double(), levels, variant))
+    asked = {"ours": [], "paper": []}
+
+    def asks(who):
+        return lambda x, sigma: asked[who].append(sigma) or field(x, sigma)
+
+    expected = unipc_of_the_paper(asks("paper"), START.double().numpy(), levels.double().tolist(), variant)
+    result = last(unipc(asks("ours"), START.double(), levels, variant))
     np.testing.assert_allclose(result.numpy(), expected, atol=1e-12)  # both are float64
+    assert asked["ours"] == asked["paper"] == levels.tolist()[:-1]
 
 
-class FlowUniPC(UniPCMultistepScheduler):
-    """diffusers' scheduler, changed to lambda = -ln sigma and to end at its last clean prediction."""
+@pytest.mark.parametrize("steps", [1, 4, 25])
+def test_the_official_unipc_predicts_from_what_bfloat16_keeps_of_x(steps):
+    def seen(x):
+        return torch.from_numpy(x).bfloat16().double().numpy()
 
-    def _sigma_to_alpha_sigma_t(self, sigma):
-        return torch.ones_like(sigma), sigma
-
-    def set_timesteps(self, *args, **kwargs):
-        super().set_timesteps(*args, **kwargs)
-        self.sigmas[0] = 1.0
-        self.timesteps = self.sigmas[:-1] * 1000
-
-    def multistep_uni_p_bh_update(self, model_output, *args, **kwargs):
-        if self.sigmas[self.step_index + 1] == 0:
-            return self.model_outputs[-1]
-        return super().multistep_uni_p_bh_update(model_output, *args, **kwargs)
+    levels = sigmas(steps, shift=7.0)
+    expected = unipc_of_the_paper(field, START.double().numpy(), levels.double().tolist(), "bh1", seen)
+    result = last(unipc_official(field, START.double(), levels))
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-12)  # both are float64 but for the rounding
 
 
 @pytest.mark.parametrize("steps", [2, 3, 5, 10, 25])
-def test_unipc_equals_the_scheduler_of_diffusers(steps):
+def test_unipc_equals_the_scheduler_of_diffusers(steps, flow_unipc):
     shift = 7.0
-    scheduler = FlowUniPC(
-        solver_order=min(3, steps - 1),
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
-        use_dynamic_shifting=True,
-        solver_type="bh1",
-        lower_order_final=False,
-    )
+    scheduler = flow_unipc(steps, math.log(shift))
     levels = sigmas(steps, shift)
-    scheduler.set_timesteps(sigmas=np.linspace(1, 0, steps + 1)[:-1], mu=math.log(shift))
     np.testing.assert_allclose(scheduler.sigmas.numpy(), levels.numpy(), atol=1e-6)
     x = START
     for t in scheduler.timesteps:

@@ -30,6 +30,12 @@ def randomized(module, seed=0):
 
 
 @pytest.fixture
+def randomize():
+    """A function (module, seed) that gives a module random weights, all of them."""
+    return randomized
+
+
+@pytest.fixture
 def transformer():
     return randomized(WanTransformer3DModel(**SHAPE))
 

@@ -8,90 +8,121 @@ Three places of a diffusers transformer are met from outside, none of its code i
 
 The first two are diffusers' own `ModelHook`s, installed first, so that hooks of context parallelism or offloading wrap
 around them and see the packed sequence. The last one is a plain torch hook: it has to run after tokens that were spread
-over devices are together again.
+over devices are together again. Which modules these are, and in which layouts they speak, is a network's `SeamSpec`;
+hooks that only one kind of network needs lie beside its spec.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from diffusers.hooks.hooks import HookRegistry, ModelHook
+from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from longtake.packing import Packed
 
-__all__ = ["SeamSpec", "Seams", "install_seams"]
+__all__ = ["SeamHook", "SeamSpec", "Seams", "install_seams"]
 
 _NAME = "longtake"
+_FROM_TOKENS = {  # for what comes before the blocks, which flatten all but batch and channels
+    "b d t h w": "b n d -> b d n 1 1",
+    "b n d": "b n d -> b n d",
+}
+_TO_TOKENS = {"b d t h w": "b d t h w -> b (t h w) d", "b n d": "b n d -> b n d"}
 
 
 @dataclass(frozen=True, slots=True)
 class SeamSpec:
-    """The names of the three modules in a network."""
+    """The modules of a network where its seams are, by name, and the layouts that they speak."""
 
     patch: str
     rope: str
-    out: str
+    out: str | None = None  # None: the network itself keeps the noisy tokens alone
+    tokens: Literal["b d t h w", "b n d"] = "b d t h w"  # as the patch embedding gives them
+    phases: Literal["1 n 1 e", "n e"] = "1 n 1 e"  # as the rotary embedding gives them
+    more: Mapping[str, Callable[[Seams], SeamHook]] = field(default_factory=dict)  # hooks on other modules
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A packed history in the layout that the network wants."""
+    """A packed history in the layout that the network wants, and image tokens for those that take some."""
 
-    tokens: Tensor  # b d n
-    cos: Tensor  # 1 l 1 e, history and target
+    tokens: Float[Tensor, "b n d"]
+    cos: Tensor  # of history and target
     sin: Tensor
-    length: int  # of the history
     causal: bool
+    image: Float[Tensor, "b m d"] | None
+
+    @property
+    def length(self) -> int:
+        """Tokens of the history."""
+        return self.tokens.shape[1]
 
 
-class _PatchHook(ModelHook):
-    """Puts history tokens before the noisy ones."""
+class SeamHook(ModelHook):
+    """A hook that knows what is packed."""
 
     def __init__(self, seams: Seams) -> None:
         super().__init__()
         self.seams = seams
+
+    @property
+    def original(self) -> Callable[..., Any]:
+        """What a hook with a forward of its own stands in for."""
+        forward = self.fn_ref.original_forward
+        assert forward is not None  # the registry sets it for such hooks
+        return forward
+
+
+class _PatchHook(SeamHook):
+    """Puts history tokens before the noisy ones."""
 
     def post_forward(self, module: nn.Module, output: Tensor) -> Tensor:
         entry = self.seams.entry
         if entry is None or entry.length == 0:
             return output
-        noisy = output.flatten(2)
+        layout = self.seams.spec.tokens
+        noisy = rearrange(output, _TO_TOKENS[layout])
         tokens = entry.tokens.to(noisy.dtype).expand(noisy.shape[0], -1, -1)
-        # The root flattens all but batch and channels, so any shape of the token axis will do.
-        return torch.cat([tokens, noisy], dim=2)[..., None, None]
+        return rearrange(torch.cat([tokens, noisy], dim=1), _FROM_TOKENS[layout])
 
 
-class _RopeHook(ModelHook):
-    """Gives the phases of the packed sequence instead of the network's own."""
+class _RopeHook(SeamHook):
+    """Gives the phases of the packed sequence instead of the network's own.
 
-    def __init__(self, seams: Seams) -> None:
-        super().__init__()
-        self.seams = seams
+    The first argument is what the network wants phases for: latents, or numbers of frames. A network that has history
+    of its own asks again for the frames of that; where there are none, there are no phases.
+    """
 
-    def new_forward(self, module: nn.Module, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
+    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor] | None:
         entry = self.seams.entry
         if entry is None:
-            original = self.fn_ref.original_forward
-            assert original is not None  # the registry sets it for hooks with a forward of their own
-            return original(hidden_states)
-        return entry.cos, entry.sin
+            return self.original(*args, **kwargs)
+        asked = next(iter((*args, *kwargs.values())))
+        return (entry.cos, entry.sin) if asked.numel() else None
 
 
 class Seams:
-    """The three hooks of one network. Idle, they change nothing."""
+    """The hooks of one network. Idle, they change nothing."""
 
     def __init__(self, transformer: nn.Module, spec: SeamSpec) -> None:
+        self.spec = spec
         self.entry: _Entry | None = None
-        self._patch = HookRegistry.check_if_exists_or_initialize(transformer.get_submodule(spec.patch))
-        self._rope = HookRegistry.check_if_exists_or_initialize(transformer.get_submodule(spec.rope))
-        self._patch.register_hook(_PatchHook(self), _NAME)
-        self._rope.register_hook(_RopeHook(self), _NAME)
-        self._out: RemovableHandle = transformer.get_submodule(spec.out).register_forward_hook(self._keep_noisy)
+        self._registries: list[HookRegistry] = []
+        for name, hook in {spec.patch: _PatchHook, spec.rope: _RopeHook, **spec.more}.items():
+            registry = HookRegistry.check_if_exists_or_initialize(transformer.get_submodule(name))
+            registry.register_hook(hook(self), _NAME)
+            self._registries.append(registry)
+        self._out: RemovableHandle | None = None
+        if spec.out is not None:
+            self._out = transformer.get_submodule(spec.out).register_forward_hook(self._keep_noisy)
 
     def _keep_noisy(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if self.entry is None or self.entry.length == 0:
@@ -104,18 +135,20 @@ class Seams:
         return self.entry.length if self.entry is not None and self.entry.causal else 0
 
     @contextmanager
-    def use(self, packed: Packed, causal: bool = False) -> Iterator[None]:
+    def use(self, packed: Packed, causal: bool = False, image: Float[Tensor, "b m d"] | None = None) -> Iterator[None]:
         """Calls of the network inside this context see `packed`.
 
         With `causal` history tokens do not see the section's own, in a network whose self-attention asks for `blind`.
+        Tokens of an `image` are for networks whose own hooks put them before the text.
         """
         before = self.entry
+        layout = f"n e -> {self.spec.phases}"
         self.entry = _Entry(
-            tokens=packed.tokens.transpose(1, 2),
-            cos=torch.cat([packed.cos, packed.target_cos])[None, :, None],
-            sin=torch.cat([packed.sin, packed.target_sin])[None, :, None],
-            length=packed.tokens.shape[1],
+            tokens=packed.tokens,
+            cos=rearrange(torch.cat([packed.cos, packed.target_cos]), layout),
+            sin=rearrange(torch.cat([packed.sin, packed.target_sin]), layout),
             causal=causal,
+            image=image,
         )
         try:
             yield
@@ -124,9 +157,10 @@ class Seams:
 
     def remove(self) -> None:
         """Gives the network back as it came."""
-        self._patch.remove_hook(_NAME, recurse=False)
-        self._rope.remove_hook(_NAME, recurse=False)
-        self._out.remove()
+        for registry in self._registries:
+            registry.remove_hook(_NAME, recurse=False)
+        if self._out is not None:
+            self._out.remove()
 
 
 def install_seams(transformer: nn.Module, spec: SeamSpec) -> Seams:

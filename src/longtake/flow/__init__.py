@@ -2,12 +2,13 @@
 
 from longtake.flow.guidance import guide, guide_history
 from longtake.flow.matching import denoise, draw_sigmas, interpolate, target_velocity
-from longtake.flow.noise import noise
+from longtake.flow.noise import NOISES, noise, running_noise
 from longtake.flow.sigmas import FRAMEPACK_SHIFT, LinearShift, shift_for, sigmas
-from longtake.flow.solvers import SOLVERS, Solver, Velocity, euler, unipc
+from longtake.flow.solvers import SOLVERS, Solver, Velocity, euler, unipc, unipc_official
 
 __all__ = [
     "FRAMEPACK_SHIFT",
+    "NOISES",
     "SOLVERS",
     "LinearShift",
     "Solver",
@@ -19,8 +20,10 @@ __all__ = [
     "guide_history",
     "interpolate",
     "noise",
+    "running_noise",
     "shift_for",
     "sigmas",
     "target_velocity",
     "unipc",
+    "unipc_official",
 ]

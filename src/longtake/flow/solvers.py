@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["SOLVERS", "Solver", "Velocity", "euler", "unipc"]
+__all__ = ["SOLVERS", "Solver", "Velocity", "euler", "unipc", "unipc_official"]
 
 Velocity = Callable[[Tensor, float], Tensor]
 Solver = Callable[[Velocity, Tensor, Tensor], Iterator[Tensor]]
@@ -108,4 +108,17 @@ def unipc(
     yield clean
 
 
-SOLVERS: dict[str, Solver] = {"euler": euler, "unipc": unipc}
+def unipc_official(velocity: Velocity, x: Float[Tensor, "b ..."], sigmas: Float[Tensor, " k"]) -> Iterator[Tensor]:
+    """UniPC as the official program has it: each clean prediction is `bfloat16(x) - sigma v`.
+
+    The network sees no more of `x` than its rounding, and what is predicted starts from there.
+    """
+
+    def seen(x: Tensor, sigma: float) -> Tensor:
+        rounded = x.bfloat16().to(x.dtype)
+        return velocity(rounded, sigma) + (x - rounded) / sigma
+
+    return unipc(seen, x, sigmas)
+
+
+SOLVERS: dict[str, Solver] = {"euler": euler, "unipc": unipc, "unipc_official": unipc_official}

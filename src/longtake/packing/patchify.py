@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from einops import rearrange
 from jaxtyping import Float
@@ -73,6 +73,19 @@ class Patchify(nn.Module):
         self.proj = nn.ModuleDict(
             {long_name(k): _stretched(base, k, channels) for k in sorted(set(kernels), key=long_name)}
         )
+
+    @classmethod
+    def sharing(cls, convs: Mapping[Kernel, nn.Module]) -> Patchify:
+        """Kernels that another module owns, such as a released network's: the same parameters, not copies.
+
+        >>> near, far = nn.Conv3d(16, 64, (1, 2, 2), (1, 2, 2)), nn.Conv3d(16, 64, (4, 8, 8), (4, 8, 8))
+        >>> Patchify.sharing({Kernel(1, 2, 2): near, Kernel(4, 8, 8): far}).proj["k4h8w8"] is far
+        True
+        """
+        width = next(next(iter(convs.values())).parameters()).shape[0]
+        patchify = cls(nn.Conv3d(1, width, 1, device="meta"), ())  # begins no weights: those are there
+        patchify.proj.update({long_name(kernel): conv for kernel, conv in convs.items()})
+        return patchify
 
     def forward(self, frames: Float[Tensor, "b c t h w"], kernel: Kernel) -> Float[Tensor, "b n d"]:
         """The tokens of `frames` seen through `kernel`, in time order, then rows, then columns.

@@ -1,0 +1,1 @@
+"""HunyuanVideo and the FramePack models made of it."""
