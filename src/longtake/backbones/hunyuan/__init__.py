@@ -1,0 +1,1 @@
+"""HunyuanVideo, the network that FramePack was first trained on, and its codec."""
