@@ -1,8 +1,8 @@
 """Attention that is causal in frames, without a mask.
 
 The mid blocks of the codec let the positions of frame t see those of frames 0 to t. diffusers says so by a mask of
-(t h w)^2 numbers: at 640 x 608 and five frames 1.8 GB in half precision, made of integers twice that size. Here each
-frame is one call on the keys that it sees: the same softmaxes, and half of the products.
+(t h w)^2 numbers: at 640 x 608 and five frames 1.8 GB in half precision, made by way of float32. Here each frame is one
+call on the keys that it sees: the same softmaxes, and for five frames 60% of the products.
 """
 
 from __future__ import annotations
