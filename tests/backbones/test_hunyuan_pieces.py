@@ -51,6 +51,16 @@ def test_a_tile_in_pieces_is_the_whole(monkeypatch, layers, size, channels_last)
         assert difference(codec.decode_tile(z), whole.decode_tile(z)) < EXACT
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("channels_last", [False, True], ids=["channels-first", "channels-last"])
+@pytest.mark.parametrize("layers", ["whole", "pieces", "folded"])
+def test_a_gpu_decodes_the_same(monkeypatch, layers, channels_last):
+    in_pieces_of(monkeypatch, 1 << 15)
+    z = latents(5, batch=2)
+    codec = HunyuanCodec(new_network().cuda(), layers=layers, channels_last=channels_last)
+    assert difference(codec.decode_tile(z).cpu(), HunyuanCodec(new_network()).decode_tile(z)) < EXACT
+
+
 @pytest.mark.parametrize("layers", ["pieces", "folded"])
 def test_half_precision_is_not_less_exact_in_pieces(layers):
     z = latents(5, batch=2)
