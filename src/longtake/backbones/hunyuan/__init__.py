@@ -1,1 +1,1 @@
-"""HunyuanVideo and the FramePack models made of it."""
+"""HunyuanVideo, and the FramePack models made of it: network, codec, prompts and images."""
