@@ -1,3 +1,6 @@
+import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,7 @@ def tiny_backbone_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+<<<<<<< HEAD
 def flow_unipc():
     """A function (steps, mu) that gives diffusers' UniPC, changed into that of the official FramePack program.
 
@@ -78,3 +82,25 @@ def flow_unipc():
         return made
 
     return scheduler
+=======
+def cache_in_hub() -> Callable[[Path, str, Path, str], Path]:
+    """Lays a folder out in a hub's cache as huggingface_hub does: blobs by digest, a snapshot of links, a branch."""
+
+    def cache(home: Path, repo: str, folder: Path, under: str = "") -> Path:
+        commit = hashlib.sha1(repo.encode()).hexdigest()
+        there = home / f"models--{repo.replace('/', '--')}"
+        snapshot = there / "snapshots" / commit
+        (there / "blobs").mkdir(parents=True, exist_ok=True)
+        (there / "refs").mkdir(exist_ok=True)
+        (there / "refs" / "main").write_text(commit)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            content = path.read_bytes()
+            blob = there / "blobs" / hashlib.sha256(content).hexdigest()
+            blob.write_bytes(content)
+            link = snapshot / under / path.relative_to(folder)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(blob, link.parent))
+        return snapshot
+
+    return cache
+>>>>>>> h-prompts

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -270,7 +271,7 @@ def test_a_folder_that_cannot_be_written_is_an_output_error(tiny_backbone_folder
 
 
 def test_a_known_model_that_was_not_installed_is_said_to_be_missing(monkeypatch):
-    monkeypatch.setitem(MODELS, "ghost", "ghost")
+    monkeypatch.setitem(MODELS, "ghost", replace(MODELS["embedded"], name="ghost", assets="ghost"))
     with pytest.raises(ModelError, match="'ghost' is not part of this installation"):
         find_model("ghost")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,11 +10,9 @@ from typing import Any, TypeVar
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from diffusers.utils import logging as diffusers_logging
 from pydantic import ValidationError
 from torch import nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
-from transformers.utils import logging as transformers_logging
 
 from longtake.backbones.backbone import Backbone, kernels_of
 from longtake.backbones.codebooks import codebook_sizes, load_codebooks
@@ -23,6 +20,7 @@ from longtake.backbones.codec import Codec
 from longtake.backbones.prompts import PromptEncoder
 from longtake.backbones.registry import find_model
 from longtake.backbones.settings import BackboneSettings
+from longtake.backbones.skeletons import quiet, skeleton
 from longtake.backbones.weights import check_fit, read_json, read_shapes, read_tensors, weight_files
 from longtake.errors import ModelError
 from longtake.packing import Patchify, trained_kernels
@@ -126,11 +124,11 @@ def load_transformer(
     folder: Path, settings: BackboneSettings, device: torch.device, dtype: torch.dtype
 ) -> WanTransformer3DModel:
     """The transformer, with the history weights that its file holds or, where it has none, fresh ones."""
-    skeleton = _transformer_skeleton(folder, settings)
-    with _quiet():
+    outline = _transformer_skeleton(folder, settings)
+    with quiet():
         transformer = WanTransformer3DModel.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
     trained = read_tensors(weight_files(folder, "diffusion_pytorch_model"), HISTORY)
-    patchify = Patchify(transformer.patch_embedding, trained_kernels(skeleton.history_patch_embed.state_dict()))
+    patchify = Patchify(transformer.patch_embedding, trained_kernels(outline.history_patch_embed.state_dict()))
     if trained:
         patchify.load_state_dict(trained)
     transformer.history_patch_embed = patchify
@@ -140,7 +138,7 @@ def load_transformer(
 def load_codec(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Codec:
     """The codec in a folder, the `vae` of a model."""
     _codec_skeleton(folder)
-    with _quiet():
+    with quiet():
         network = AutoencoderKLWan.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
     return Codec(_placed(network, device))
 
@@ -148,7 +146,7 @@ def load_codec(folder: Path, device: torch.device | str = "cpu", dtype: torch.dt
 def load_prompts(folder: Path, text_length: int, device: torch.device, dtype: torch.dtype) -> PromptEncoder:
     """The text encoder and tokenizer of a model folder."""
     _prompts_skeleton(folder)
-    with _quiet():
+    with quiet():
         encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, use_safetensors=True)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
     return PromptEncoder(_placed(encoder, device), tokenizer, text_length)
@@ -177,7 +175,7 @@ def _transformer_skeleton(folder: Path, settings: BackboneSettings) -> WanTransf
     """The transformer without its weights, which fit; its history weights are those it has or would begin with."""
     config = _config(folder, "WanTransformer3DModel")
     found = read_shapes(weight_files(folder, "diffusion_pytorch_model"))
-    network = _skeleton(folder, lambda: WanTransformer3DModel.from_config(config))
+    network = skeleton(folder, lambda: WanTransformer3DModel.from_config(config))
     check_fit(folder, {k: s for k, s in found.items() if not k.startswith(HISTORY)}, _shapes(network))
     history = {name: shape for name, shape in found.items() if name.startswith(HISTORY)}
     trained = trained_kernels(name.removeprefix(HISTORY) for name in history)
@@ -191,7 +189,7 @@ def _transformer_skeleton(folder: Path, settings: BackboneSettings) -> WanTransf
 def _codec_skeleton(folder: Path) -> AutoencoderKLWan:
     """The codec without its weights, which fit."""
     config = _config(folder, "AutoencoderKLWan")
-    network = _skeleton(folder, lambda: AutoencoderKLWan.from_config(config))
+    network = skeleton(folder, lambda: AutoencoderKLWan.from_config(config))
     check_fit(folder, read_shapes(weight_files(folder, "diffusion_pytorch_model")), _shapes(network))
     return network
 
@@ -202,7 +200,7 @@ def _prompts_skeleton(folder: Path) -> UMT5EncoderModel:
     config = read_json(part / "config.json")
     if config.get("model_type") != "umt5":
         raise ModelError(f"{part}: config.json says {config.get('model_type')}; a Wan model reads text with umt5")
-    network = _skeleton(part, lambda: UMT5EncoderModel(UMT5Config.from_dict(config)))
+    network = skeleton(part, lambda: UMT5EncoderModel(UMT5Config.from_dict(config)))
     tied = {"shared.weight", "encoder.embed_tokens.weight"}  # one tensor under two names
     found = read_shapes(weight_files(part, "model"))
     if tied & found.keys():
@@ -220,36 +218,9 @@ def _config(folder: Path, class_name: str) -> dict[str, Any]:
     return config
 
 
-def _skeleton(folder: Path, build: Callable[[], Any]) -> Any:
-    """The network without its weights."""
-    try:
-        with torch.device("meta"), _quiet():
-            return build()
-    except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
-        raise ModelError(f"{folder}: config.json does not describe a network ({error})") from error
-
-
 def _placed(network: Network, device: torch.device | str) -> Network:
     return network.to(device).eval()
 
 
 def _shapes(network: nn.Module) -> Mapping[str, torch.Size]:
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without progress bars, and without diffusers' remark that it does not know the history weights."""
-    verbosity = diffusers_logging.get_verbosity()
-    diffusers_bar, transformers_bar = (m.is_progress_bar_enabled() for m in (diffusers_logging, transformers_logging))
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        diffusers_logging.set_verbosity(verbosity)
-        if diffusers_bar:
-            diffusers_logging.enable_progress_bar()
-        if transformers_bar:
-            transformers_logging.enable_progress_bar()

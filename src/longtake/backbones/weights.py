@@ -14,9 +14,9 @@ from torch import Tensor
 
 from longtake.errors import ModelError
 
-__all__ = ["check_fit", "read_json", "read_note", "read_shapes", "read_tensors", "weight_files"]
+__all__ = ["PICKLES", "check_fit", "read_json", "read_note", "read_shapes", "read_tensors", "weight_files"]
 
-_PICKLES = ("*.bin", "*.ckpt", "*.pkl", "*.pt", "*.pth")
+PICKLES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def weight_files(folder: Path, stem: str) -> tuple[Path, ...]:
     single = folder / f"{stem}.safetensors"
     if single.is_file():
         return (single,)
-    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    pickles = sorted(path.name for suffix in PICKLES for path in folder.glob(f"*{suffix}"))
     if pickles:
         raise ModelError(
             f"{folder} offers its weights as {pickles[0]}: a pickle can run any program and is not loaded; "
