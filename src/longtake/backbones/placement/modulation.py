@@ -29,8 +29,9 @@ from longtake.backbones.placement.innermost import innermost_forward, place_inne
 from longtake.backbones.placement.layout import rest_module
 from longtake.errors import ModelError
 
-__all__ = ["Lookup", "PromptInputs", "Tables", "modulated_norms", "tabulate"]
+__all__ = ["Lookup", "PromptInputs", "Tables", "can_be_tabulated", "modulated_norms", "resting_modules", "tabulate"]
 
+_EMBEDDER, _REFINER = "time_text_embed", "context_embedder"
 _Norm = AdaLayerNormZero | AdaLayerNormZeroSingle | AdaLayerNormContinuous
 
 
@@ -75,8 +76,7 @@ class Tables:
     def __init__(self, transformer: nn.Module, device: torch.device) -> None:
         norms = modulated_norms(transformer)
         self.device = device
-        self._embedder: nn.Module = transformer.get_submodule("time_text_embed")
-        self._refiner: nn.Module = transformer.get_submodule("context_embedder")
+        self._embedder, self._refiner = transformer.get_submodule(_EMBEDDER), transformer.get_submodule(_REFINER)
         self._embed, self._refine = innermost_forward(self._embedder), innermost_forward(self._refiner)
         self._rows: dict[_Key, int] = {}
         self._table = torch.empty(0)  # on the host: a row a step and prompt
@@ -247,6 +247,22 @@ def modulated_norms(transformer: nn.Module) -> list[_Norm]:
     if any(isinstance(norm.linear, Lookup) for norm in norms):
         raise ModelError("this network has tables already: fill() those, or remove() them first")
     return norms
+
+
+def resting_modules(transformer: nn.Module) -> list[nn.Module]:
+    """What no forward reads once there are tables.
+
+    Raises:
+        ModelError: there cannot be tables.
+    """
+    linears = [norm.linear for norm in modulated_norms(transformer)]
+    return [transformer.get_submodule(_EMBEDDER), transformer.get_submodule(_REFINER), *linears]
+
+
+def can_be_tabulated(transformer: nn.Module) -> bool:
+    """True for HunyuanVideo's classes, unless they replace tokens."""
+    known = isinstance(transformer, HunyuanVideoTransformer3DModel | HunyuanVideoFramepackTransformer3DModel)
+    return known and transformer.config["image_condition_type"] != "token_replace"
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
