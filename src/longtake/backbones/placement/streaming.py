@@ -264,9 +264,8 @@ def _bring_home(module: nn.Module, host: Host, storage: torch.dtype | None, stre
     values = [tensor.data.cpu() for tensor in named.values()]
     flat = None
     if host == "pinned":
-        flat = torch.empty(layout.stored_bytes, dtype=torch.uint8)
+        flat = streams.pinned(layout.stored_bytes)
         home = layout.stored_views(flat)
-        streams.pin(flat)
     else:
         home = tuple(
             value if piece.used == piece.stored else torch.empty_like(value, dtype=piece.stored)
@@ -283,8 +282,7 @@ def _open_slot(blocks: tuple[_Block, ...], device: torch.device, host: Host, str
     flat = _room(max(block.layout.used_bytes for block in blocks), device, streams)
     staging = None
     if host == "staged":
-        staging = torch.empty(max(block.layout.stored_bytes for block in blocks), dtype=torch.uint8)
-        streams.pin(staging)
+        staging = streams.pinned(max(block.layout.stored_bytes for block in blocks))
     return _Slot(flat, [block.layout.used_views(flat) for block in blocks], staging)
 
 

@@ -1,4 +1,4 @@
-"""Who waits for whom, and memory that a device can read by itself.
+"""Who waits for whom, and host memory that a device can read by itself.
 
 A device with streams copies while it computes. Three words are enough to order the two: `mark` a point in the work
 queued so far, `wait` for a mark before the work queued next, `hold` the program itself until a mark has been passed.
@@ -7,7 +7,9 @@ Without streams every copy is finished when it returns, and there is nothing to 
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
+from mmap import PAGESIZE
 from typing import Any
 
 import torch
@@ -34,8 +36,9 @@ class NoStreams:
     def hold(self, mark: torch.cuda.Event | None) -> None:
         """Returns at once."""
 
-    def pin(self, flat: Tensor) -> None:
-        """Nothing needs pinning."""
+    def pinned(self, size: int) -> Tensor:
+        """Bytes of plain memory: nothing needs pinning."""
+        return torch.empty(size, dtype=torch.uint8)
 
     def close(self) -> None:
         """Nothing is pending."""
@@ -73,21 +76,25 @@ class CudaStreams:
         if mark is not None:
             mark.synchronize()
 
-    def pin(self, flat: Tensor) -> None:
-        """Locks the pages of `flat` and maps them for the device.
+    def pinned(self, size: int) -> Tensor:
+        """Bytes of host memory on pages of their own, locked and mapped for the device.
 
         Raises:
             ModelError: the operating system does not lock that much.
         """
+        pages = math.ceil(size / PAGESIZE) * PAGESIZE
+        room = torch.empty(pages + PAGESIZE, dtype=torch.uint8)
+        flat = room[-room.data_ptr() % PAGESIZE :][:size]
         with torch.cuda.device(self._device):
-            failed = int(_runtime().cudaHostRegister(flat.data_ptr(), flat.numel(), 0))
+            failed = int(_runtime().cudaHostRegister(flat.data_ptr(), pages, 0))
         if failed:
             raise ModelError(
-                f"{flat.numel() / 2**20:.0f} MiB of host memory cannot be pinned after "
+                f"{size / 2**20:.0f} MiB of host memory cannot be pinned after "
                 f"{sum(each.numel() for each in self._pinned) / 2**30:.1f} GiB (CUDA error {failed}): "
                 'host="staged" pins two buffers of a block\'s size only'
             )
         self._pinned.append(flat)
+        return flat
 
     def close(self) -> None:
         """Waits for the copies and unlocks the pages."""
