@@ -51,6 +51,7 @@ def test_a_step_transfers_the_recorded_bytes(full, name, moved):
 
 def test_resident_weights_are_the_recorded_ones(full):
     assert round(place(full, TOKENS, PROFILE["resident"]).weights / GIB, 1) == 24.0
+    assert round(place(full, TOKENS, PROFILE["resident"]).device / GIB, 1) == 26.0  # the peak measured on an H100
     assert round(place(full, TOKENS, PROFILE["resident-tables"]).weights / 1e9, 1) == 18.2
     rest = place(full, TOKENS, PROFILE["streamed"])
     assert round(rest.weights / 1e9, 2) == round(1.36 + 0.83, 2)  # two double blocks, and what is no block
