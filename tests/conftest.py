@@ -45,7 +45,6 @@ def tiny_backbone_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-<<<<<<< HEAD
 def flow_unipc():
     """A function (steps, mu) that gives diffusers' UniPC, changed into that of the official FramePack program.
 
@@ -82,7 +81,9 @@ def flow_unipc():
         return made
 
     return scheduler
-=======
+
+
+@pytest.fixture(scope="session")
 def cache_in_hub() -> Callable[[Path, str, Path, str], Path]:
     """Lays a folder out in a hub's cache as huggingface_hub does: blobs by digest, a snapshot of links, a branch."""
 
@@ -103,4 +104,3 @@ def cache_in_hub() -> Callable[[Path, str, Path, str], Path]:
         return snapshot
 
     return cache
->>>>>>> h-prompts
