@@ -9,7 +9,6 @@ and 2-3 times faster.
 from __future__ import annotations
 
 from functools import cached_property
-from hashlib import sha256
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import (
@@ -21,6 +20,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 )
 from jaxtyping import Float
 from torch import Tensor
+
+from longtake.backbones.weights import digest_of
 
 __all__ = ["Codec", "Intake", "Stream"]
 
@@ -54,10 +55,7 @@ class Codec:
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the weights: latents of codecs that differ in them mean different things."""
-        digest = sha256()
-        for name, weight in sorted(self.network.state_dict().items()):
-            digest.update(name.encode() + weight.float().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return digest_of(self.network)
 
     @cached_property
     def reach(self) -> int:

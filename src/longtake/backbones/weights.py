@@ -5,18 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from longtake.errors import ModelError
 
-__all__ = ["PICKLES", "check_fit", "read_json", "read_note", "read_shapes", "read_tensors", "weight_files"]
+__all__ = ["PICKLES", "check_fit", "digest_of", "read_json", "read_note", "read_shapes", "read_tensors", "weight_files"]
 
 PICKLES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")
+
+
+def digest_of(network: nn.Module) -> str:
+    """Sixteen hexadecimal digits of a network's weights."""
+    digest = sha256()
+    for name, weight in sorted(network.state_dict().items()):
+        digest.update(name.encode() + weight.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def read_json(path: Path) -> dict[str, Any]:

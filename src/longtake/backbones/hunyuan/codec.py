@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from hashlib import sha256
 from typing import Literal
 
 import torch
@@ -34,6 +33,7 @@ from torch import Tensor, nn
 from longtake.backbones.hunyuan.causal import attend_by_frame
 from longtake.backbones.hunyuan.folded import upsample_folded
 from longtake.backbones.hunyuan.pieces import decode_in_pieces, upsample_in_pieces
+from longtake.backbones.weights import digest_of
 
 __all__ = ["HunyuanCodec", "Layers"]
 
@@ -97,10 +97,7 @@ class HunyuanCodec:
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the weights: latents of codecs that differ in them mean different things."""
-        digest = sha256()
-        for name, weight in sorted(self.network.state_dict().items()):
-            digest.update(name.encode() + weight.float().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return digest_of(self.network)
 
     def encode(self, images: Float[Tensor, "b 3 T H W"]) -> Float[Tensor, "b c t h w"]:
         """The scaled latents of a video of 4t - 3 images in -1..1 (a picture is one of one image), in float32.
