@@ -220,7 +220,7 @@ _ROWS = (
             Part("tokenizer", "", "tokenizer", "tokenizer"),
         ),
         settings=BackboneSettings(
-            steps=8, shift=3.0, guidance=1.0, fps=12.0, height=96, width=160, text_length=40
+            gaps="near", steps=8, shift=3.0, guidance=1.0, fps=12.0, height=96, width=160, text_length=40
         ),  # as in its longtake.json
         shift=3.0,
         buckets=(Bucket(96, 160),),
