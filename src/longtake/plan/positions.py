@@ -88,4 +88,4 @@ def find_shifts(schedule: Schedule, made: range, every: range, left: range, righ
 
 def tail_positions(frames: range | tuple[int, ...], nearest: int, shift: int, gaps: Gaps) -> tuple[int, ...]:
     """The positions of a tail that begins beside the spans at frame `nearest`."""
-    return tuple({"true": f}.get(gaps, nearest) + shift for f in frames)
+    return tuple((f if gaps == "true" else nearest) + shift for f in frames)
