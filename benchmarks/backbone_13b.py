@@ -1,0 +1,182 @@
+"""One step of the 13 B FramePack transformer: as diffusers has it, through the seams, compiled, tabulated, streamed.
+
+    python benchmarks/backbone_13b.py --output out/backbone_13b
+    python benchmarks/backbone_13b.py --tiny --device cpu            the same at tiny size, to see that it runs
+
+Weights and inputs are random: speed and memory do not depend on their values. A section of nine frames at 640 x 608
+after a long history: 18,485 tokens with 729 of the image and 256 of the text. All arms are measured in this one run, on
+the same network; each prints the median step, the peak of allocated device memory in it, and how far its output is
+from the first arm's, as a share of that one's spread. Prints a table, writes numbers.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import HunyuanVideoFramepackTransformer3DModel
+from torch import Tensor
+
+from longtake.backbones.hunyuan.conditioning import HunyuanConditioning
+from longtake.backbones.hunyuan.network import as_told, history_patchify, install, rope_axes, velocity
+from longtake.backbones.placement import PromptInputs, stream_blocks, tabulate
+from longtake.flow import sigmas
+from longtake.packing import History, pack
+from longtake.plan import make_plan
+from longtake.schedule import parse
+
+FULL = {"has_clean_x_embedder": True, "has_image_proj": True, "image_proj_dim": 1152}
+TINY = FULL | {
+    "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2,
+    "num_single_layers": 2, "num_refiner_layers": 1, "mlp_ratio": 2.0, "text_embed_dim": 16,
+    "pooled_projection_dim": 8, "rope_axes_dim": (4, 6, 6), "image_proj_dim": 12,
+}  # fmt: skip
+SCHEDULE = "f1k1_x_f16k4f2k2f1k1_g9"
+STEPS, SHIFT, GUIDANCE = 25, 7.0, 10.0
+
+
+def main() -> None:
+    """Measures everything, prints it, writes it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--output", type=Path, default=Path("out/backbone_13b"))
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--eager", action="store_true", help="without compiling, which takes a minute")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad():
+        rows = list(measured(options))
+    name = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
+    (options.output / "numbers.json").write_text(json.dumps({"device": name, "rows": rows}))
+    print(f"\n{name}\n\n| | s a step | of the first | peak GiB | difference |\n| --- | --- | --- | --- | --- |")
+    for row in rows:
+        share = row["seconds"] / rows[0]["seconds"]
+        cells = f"{row['seconds']:.3f} | {share:.2f} | {row['peak']:.2f} | {row['difference']:.2g}"
+        print(f"| {row['arm']} | {cells} |")
+
+
+def measured(options: argparse.Namespace):
+    """A row an arm, each on what the arms before it have made of the network."""
+    device = torch.device(options.device)
+    transformer = new_transformer(TINY if options.tiny else FULL, device)
+    setting = Setting(transformer, device, options.tiny)
+    first: list[Tensor] = []
+
+    def row(arm: str, call: Callable[[], Tensor]) -> dict:
+        output = call().float()
+        first.append(output)
+        seconds, peak = timed(call, device, options.repeats)
+        difference = ((output - first[0]).std() / first[0].std()).item()
+        print(f"{arm}: {seconds:.3f} s, {peak:.2f} GiB, difference {difference:.2g}", flush=True)
+        return {"arm": arm, "seconds": seconds, "peak": peak, "difference": difference}
+
+    yield row("diffusers, eager", setting.native)
+    yield row("longtake's seams, eager", setting.packed)
+    levels = sigmas(STEPS, SHIFT)[:-1].to(device)
+    tables = tabulate(
+        transformer, device, as_told(levels), [setting.told], as_told(torch.tensor([GUIDANCE])).to(device)
+    )
+    yield row("modulation tables", setting.packed)
+    if not options.eager:
+        torch._dynamo.config.recompile_limit = 64  # a graph for each kind of block and of input strides
+        for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+            block.compile()
+        yield row("tables, compiled blocks", setting.packed)
+    streaming = stream_blocks(transformer, device)
+    yield row(f"tables, {'eager' if options.eager else 'compiled'}, streamed blocks", setting.packed)
+    print(f"pinned host memory {streaming.pinned_bytes / 2**30:.2f} GiB, tables {tables.bytes / 2**20:.0f} MiB")
+
+
+def new_transformer(config: dict, device: torch.device) -> HunyuanVideoFramepackTransformer3DModel:
+    """The network with random weights, made on the device."""
+    with torch.device("meta"):
+        transformer = HunyuanVideoFramepackTransformer3DModel(**config)
+    transformer = transformer.to(torch.bfloat16).to_empty(device=device).eval()
+    for parameter in transformer.parameters():
+        parameter.normal_(std=0.02)
+    return transformer
+
+
+class Setting:
+    """One section after a long history, and the two ways to ask the network about it."""
+
+    def __init__(self, transformer: HunyuanVideoFramepackTransformer3DModel, device: torch.device, tiny: bool) -> None:
+        config, kind = transformer.config, {"device": device, "dtype": torch.bfloat16}
+        h, w = (16, 12) if tiny else (80, 76)
+        c, words, image = config["in_channels"], 7 if tiny else 256, 5 if tiny else 729
+        self.transformer = transformer
+        self.seams = install(transformer)
+        self.x = torch.randn(1, c, 9, h, w, **kind)
+        self.sigma = sigmas(STEPS, SHIFT)[10:11].to(device)
+        self.conditioning = HunyuanConditioning(
+            text=torch.randn(1, words, config["text_embed_dim"], **kind),
+            mask=torch.ones(1, words, dtype=torch.bool, device=device),
+            pooled=torch.randn(1, config["pooled_projection_dim"], **kind),
+            image=torch.randn(1, image, config["image_proj_dim"], **kind),
+            guidance=GUIDANCE,
+        )
+        plan = make_plan(parse(SCHEDULE), 1 + 9 * 4)
+        self.section, self.history = plan.sections[3], History()
+        self.history.remember(range(28), torch.randn(1, c, 28, h, w, **kind))
+        self.history_tokens = pack(self.section, self.history, history_patchify(transformer), rope_axes(transformer))
+
+    @property
+    def told(self) -> PromptInputs:
+        """The prompt as the network is given it."""
+        return PromptInputs(self.conditioning.text, self.conditioning.mask, self.conditioning.pooled)
+
+    def packed(self) -> Tensor:
+        """Through the seams."""
+        c = self.conditioning
+        return velocity(self.transformer, self.seams, self.x, self.sigma, c, self.history_tokens)
+
+    def native(self) -> Tensor:
+        """As diffusers' pipeline asks."""
+        far, near, last = ([*look.frames] for look in self.section.sees[1:])
+        c, device = self.conditioning, self.x.device
+        positions = [torch.tensor(p, device=device) for p in (look.positions for look in self.section.sees)]
+        return self.transformer(
+            hidden_states=self.x,
+            timestep=as_told(self.sigma),
+            encoder_hidden_states=c.text,
+            encoder_attention_mask=c.mask,
+            pooled_projections=c.pooled,
+            guidance=as_told(torch.full_like(self.sigma, c.guidance)),
+            image_embeds=c.image,
+            indices_latents=torch.tensor(self.section.positions, device=device),
+            latents_clean=self.history.read([0, *last]),
+            indices_latents_clean=torch.cat([positions[0], positions[3]]),
+            latents_history_2x=self.history.read(near),
+            indices_latents_history_2x=positions[2],
+            latents_history_4x=self.history.read(far),
+            indices_latents_history_4x=positions[1],
+            return_dict=False,
+        )[0]
+
+
+def timed(call: Callable[[], Tensor], device: torch.device, repeats: int) -> tuple[float, float]:
+    """The median time of a call in seconds, after warming up, and the peak of memory in GiB."""
+    on_gpu = device.type == "cuda"
+    call()
+    if on_gpu:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        call()
+        if on_gpu:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds), torch.cuda.max_memory_allocated() / 2**30 if on_gpu else float("nan")
+
+
+if __name__ == "__main__":
+    main()
