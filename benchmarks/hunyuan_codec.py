@@ -24,6 +24,7 @@ from longtake.backbones.hunyuan.codec import HunyuanCodec
 from longtake.backbones.hunyuan.stream import SectionStream
 
 TINY = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
+LAYERS = ("whole", "pieces", "folded")
 WINDOW, SECTIONS = 9, 5
 
 
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, default=Path("out/hunyuan_codec"))
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--layers", nargs="*", choices=LAYERS, default=LAYERS)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     h, w = (16, 12) if options.tiny else (80, 76)
@@ -40,7 +42,7 @@ def main() -> None:
     last = latents[:, :, -2 * WINDOW :]
     network = new_network(options)
     arms = [measure("diffusers", options, lambda: network.decode(last / network.config.scaling_factor).sample)]
-    for layers in ("whole", "pieces", "folded"):
+    for layers in options.layers:
         for channels_last in (False, True):
             for tiled in (False, True):
                 name = f"{layers}{', channels last' * channels_last}{', 256-pixel tiles' * tiled}"
