@@ -70,7 +70,8 @@ def last_section(backbone: Backbone, plan: Plan, truth: Tensor, prompts: list[st
     history = History(discretization=backbone.discretization({"*": size} if size else {}))
     history.remember((0,), truth[:, :, :1], exact=True)
     history.remember(range(1, section.frames[0]), truth[:, :, 1 : section.frames[0]])
-    levels, reading = sigmas(settings.steps, settings.shift), Reading.usual(settings)
+    shift = settings.shift_at(plan.schedule.section_tokens(*truth.shape[3:]))
+    levels, reading = sigmas(settings.steps, shift), Reading.usual(settings)
     made[:, :, section.frames[0] :] = make_section(
         backbone, plan, section, history, prompts, range(len(truth)), levels, "euler", reading
     )

@@ -1,10 +1,9 @@
 import json
-import math
 
 import pytest
 import torch
 
-from longtake.backbones import MODELS, ShiftByTokens, find_model, find_row, load_settings
+from longtake.backbones import MODELS, find_model, find_row, load_settings
 from longtake.backbones.hunyuan.buckets import BUCKETS
 from longtake.backbones.parts import stem_of
 from longtake.errors import ModelError
@@ -97,11 +96,8 @@ def test_the_order_of_a_model_can_plan_its_schedule(row):
 
 
 @rows
-def test_the_shift_in_the_settings_is_that_of_the_rule_at_their_size(row):
+def test_the_size_of_a_model_is_one_of_its_buckets(row):
     settings = row.settings
-    tokens = 9 * (settings.height // 16) * (settings.width // 16)
-    shift = row.shift.at(tokens) if isinstance(row.shift, ShiftByTokens) else row.shift
-    assert settings.shift == pytest.approx(shift)
     assert (settings.height, settings.width) in [(bucket.height, bucket.width) for bucket in row.buckets]
 
 
@@ -125,21 +121,15 @@ def test_framepack_takes_what_it_lacks_from_two_other_repositories():
 # Official shifts of windows of 1 to 5 latents at 1520 tokens a frame; 7 from 8798 tokens on.
 @pytest.mark.parametrize(("frames", "shift"), [(1, 2.04), (2, 2.64), (3, 3.42), (4, 4.42), (5, 5.72), (6, 7), (9, 7)])
 def test_framepacks_shift_follows_the_noisy_tokens(frames, shift):
-    assert round(MODELS["framepack-i2v"].shift.at(1520 * frames), 2) == shift
-
-
-def test_the_shift_stops_growing_at_its_cap():
-    rule, free = ShiftByTokens(cap=7.0), ShiftByTokens(cap=math.inf)
-    assert rule.at(8797) < 7.0 == rule.at(8798)
-    assert free.at(8798) > 7.0
+    assert round(MODELS["framepack-i2v"].settings.shift_at(1520 * frames), 2) == shift
 
 
 def test_every_bucket_of_framepack_has_the_capped_shift_at_nine_frames():
     row = MODELS["framepack-i2v"]
-    assert {row.shift.at(9 * (b.height // 16) * (b.width // 16)) for b in row.buckets} == {7.0}
+    assert {row.settings.shift_at(9 * (b.height // 16) * (b.width // 16)) for b in row.buckets} == {7.0}
 
 
 def test_two_transformers_share_the_noise_levels_at_a_boundary():
     both = [row for row in MODELS.values() if "transformer_2" in [part.name for part in row.parts]]
     assert [row.name for row in both] == ["wan2.2-a14b"]
-    assert [row for row in MODELS.values() if row.boundary] == both
+    assert [row for row in MODELS.values() if row.settings.boundary] == both

@@ -145,8 +145,8 @@ def test_a_file_is_not_a_model(folder):
 
 
 def test_a_folder_without_an_index_or_of_another_pipeline_is_refused(folder):
-    change_json(folder / "model_index.json", _class_name="HunyuanVideoPipeline")
-    refused(folder, "HunyuanVideoPipeline; longtake knows WanPipeline")
+    change_json(folder / "model_index.json", _class_name="MochiPipeline")
+    refused(folder, "MochiPipeline; longtake knows WanPipeline, ")
     (folder / "model_index.json").unlink()
     refused(folder, "model_index.json is missing")
 

@@ -174,7 +174,7 @@ def test_a_fingerprint_follows_every_byte_of_a_small_model(model):
 
 def test_a_fingerprint_samples_the_whole_length_of_a_large_file(model):
     """Training changes all weights, but neither the size of the file nor its header."""
-    path = model / "transformer" / "large.safetensors"
+    path = model / "transformer" / "diffusion_pytorch_model.safetensors"
     size = 40 << 20
     path.write_bytes(bytes(size))
     first = fingerprint_of(str(model))

@@ -1,7 +1,7 @@
 """Networks that predict velocity, with their codecs and prompt encoders. The only package that knows diffusers."""
 
 from longtake.backbones.backbone import Backbone
-from longtake.backbones.catalog import MODELS, ModelRow, Part, ShiftByTokens
+from longtake.backbones.catalog import MODELS, ModelRow, Part
 from longtake.backbones.checking import check_model
 from longtake.backbones.codec import Codec, Intake, Stream
 from longtake.backbones.fetching import fetch
@@ -25,7 +25,6 @@ __all__ = [
     "Part",
     "PromptEncoder",
     "PromptReport",
-    "ShiftByTokens",
     "Stream",
     "check_model",
     "fetch",

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor
 
+from longtake.backbones.caches import StepCache
 from longtake.backbones.codebooks import check_sizes, save_codebooks
 from longtake.backbones.codec import Codec
-from longtake.backbones.prompts import PromptEncoder
-from longtake.backbones.rotation import can_be_causal, rotate_whole_tensors
+from longtake.backbones.families import Conditioning, Family, family_of
+from longtake.backbones.hunyuan.codec import HunyuanCodec
+from longtake.backbones.hunyuan.reader import HunyuanReader
+from longtake.backbones.prompts import LentPromptEncoder, PromptEncoder
+from longtake.backbones.rotation import can_be_causal
 from longtake.backbones.saving import save_model
-from longtake.backbones.seams import Seams, install_seams
+from longtake.backbones.seams import Seams
 from longtake.backbones.settings import BackboneSettings
-from longtake.backbones.wan import SEAMS, rope_axes, velocity
 from longtake.errors import ModelError
 from longtake.packing import Codebook, Discretization, Packed, Patchify, RopeAxes
 from longtake.schedule import Kernel, parse
 
-__all__ = ["Backbone", "kernels_of"]
+__all__ = ["AnyCodec", "Backbone", "Reader", "kernels_of"]
+
+AnyCodec = Codec | HunyuanCodec
+Reader = PromptEncoder | LentPromptEncoder | HunyuanReader
 
 
 def kernels_of(schedules: Mapping[str, str]) -> tuple[Kernel, ...]:
@@ -41,41 +49,43 @@ class Backbone:
     """A network that predicts velocity from packed history, its codec and its prompt encoder."""
 
     name: str
-    transformer: WanTransformer3DModel
+    transformer: Any  # of a diffusers class that `family_of` knows
+    family: Family
     seams: Seams
-    patchify: Patchify  # also a child of the transformer, `history_patch_embed`
     axes: RopeAxes
-    codec: Codec
-    prompts: PromptEncoder
+    codec: AnyCodec
+    prompts: Reader
     settings: BackboneSettings
     codebooks: Mapping[int, Codebook] = field(default_factory=dict)  # by their size
+    second: Backbone | None = None  # what takes over below the settings' boundary, if the model has two transformers
+    cache: StepCache | None = None  # of steps; without one every step is computed
+    remarks: tuple[str, ...] = ()  # what became of its LoRAs, and the like: for the user to read
 
     def __post_init__(self) -> None:
-        if self.settings.attention == "causal" and not can_be_causal(self.transformer):
-            raise ModelError(f"{self.name}: its attention is causal, which processors of your own would not know")
+        if self.settings.attention == "causal":
+            known = isinstance(self.transformer, WanTransformer3DModel)
+            if not known or not can_be_causal(self.transformer):
+                raise ModelError(f"{self.name}: its attention is causal, which processors of your own would not know")
 
     @classmethod
     def assemble(
         cls,
         name: str,
-        transformer: WanTransformer3DModel,
-        codec: Codec,
-        prompts: PromptEncoder,
+        transformer: Any,
+        codec: AnyCodec,
+        prompts: Reader,
         settings: BackboneSettings,
         codebooks: Mapping[int, Codebook] | None = None,
     ) -> Backbone:
         """Joins the parts; a transformer without history weights gets fresh ones for its schedules' kernels."""
-        if not hasattr(transformer, "history_patch_embed"):
-            kernels = kernels_of(settings.schedules)
-            transformer.history_patch_embed = Patchify(transformer.patch_embedding, kernels, codec.channels)
-        seams = install_seams(transformer, SEAMS)
-        rotate_whole_tensors(transformer, seams)
+        family = family_of(transformer)
+        family.begin_history(transformer, kernels_of(settings.schedules), codec.channels)
         return cls(
             name=name,
             transformer=transformer,
-            seams=seams,
-            patchify=transformer.history_patch_embed,
-            axes=rope_axes(transformer),
+            family=family,
+            seams=family.install(transformer),
+            axes=family.rope_axes(transformer),
             codec=codec,
             prompts=prompts,
             settings=settings,
@@ -83,14 +93,19 @@ class Backbone:
         )
 
     @property
+    def patchify(self) -> Patchify:
+        """The weights that history is seen through, with the adapters that they have at this moment."""
+        return self.family.patchify(self.transformer)
+
+    @property
     def device(self) -> torch.device:
-        """Where the transformer is."""
-        return self.transformer.patch_embedding.weight.device
+        """Where sections are made."""
+        return next(self.family.patch(self.transformer).parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """What the transformer computes in."""
-        return self.transformer.patch_embedding.weight.dtype
+        return next(self.family.patch(self.transformer).parameters()).dtype
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -101,10 +116,14 @@ class Backbone:
         """Writes a model folder that `load_backbone` and diffusers read.
 
         Raises:
+            ModelError: it is not a Wan model of one transformer, which are what such a folder holds.
             OutputError: the disk is full or the folder cannot be written.
         """
-        save_model(folder, self.transformer, self.codec.network, self.prompts, self.settings, dtype)
-        save_codebooks(folder, self.codebooks, self.codec)
+        codec, prompts = self.codec, self.prompts
+        if not (isinstance(codec, Codec) and isinstance(prompts, PromptEncoder)) or self.second is not None:
+            raise ModelError(f"{self.name}: only a Wan model of one transformer, loaded whole, is written as a folder")
+        save_model(folder, self.transformer, codec.network, prompts, self.settings, dtype)
+        save_codebooks(folder, self.codebooks, codec)
 
     def discretization(self, sizes: Mapping[str, int], exact_too: bool = False) -> Discretization | None:
         """Rounding to the codebooks of these sizes, by kernel; "*" stands for every other kernel. None for no sizes.
@@ -120,11 +139,28 @@ class Backbone:
         self,
         x: Float[Tensor, "b c t h w"],
         sigma: Float[Tensor, " b"] | float,
-        text: Float[Tensor, "b s d"],
+        told: Conditioning,
         packed: Packed,
+        branch: str = "positive",
     ) -> Float[Tensor, "b c t h w"]:
-        """The velocity (noise - clean) at `x`, for one noise level or one a sample, in `x`'s dtype."""
+        """The velocity (noise - clean) at `x`, for one noise level or one a sample, in `x`'s dtype.
+
+        Guidance asks several times a step; a step cache keeps what belongs to each `branch` apart.
+        """
         if not isinstance(sigma, Tensor):
             sigma = torch.full((x.shape[0],), sigma, device=x.device)
-        s = self.settings
-        return velocity(self.transformer, self.seams, x, sigma, text, packed, s.history_time, s.attention)
+        with self._branch(branch):
+            return self.family.velocity(self, x, sigma, told, packed)
+
+    def begin_section(self) -> None:
+        """Forgets what a step cache keeps of the section before."""
+        if self.cache is not None:
+            self.cache.section()
+
+    @contextmanager
+    def _branch(self, name: str) -> Iterator[None]:
+        if self.cache is None:
+            yield
+        else:
+            with self.cache.branch(name):
+                yield

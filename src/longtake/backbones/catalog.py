@@ -7,15 +7,15 @@ what its siblings have where it does not.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from longtake.backbones.hunyuan.buckets import BUCKETS, Bucket
 from longtake.backbones.settings import BackboneSettings
+from longtake.flow import FRAMEPACK_SHIFT, LinearShift
 from longtake.plan import INVERTED, VANILLA
 
-__all__ = ["MODELS", "ModelRow", "Part", "ShiftByTokens"]
+__all__ = ["MODELS", "ModelRow", "Part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +37,6 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class ShiftByTokens:
-    """A flow shift e^mu, where mu is linear in the tokens made together: 0.5 at 256, 1.15 at 4096."""
-
-    cap: float  # of the shift
-
-    def at(self, tokens: int) -> float:
-        """The shift for so many noisy tokens; history does not count.
-
-        >>> [round(ShiftByTokens(cap=7.0).at(1520 * frames), 2) for frames in (1, 3, 5, 9)]
-        [2.04, 3.42, 5.72, 7.0]
-        """
-        mu = 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
-        return min(math.exp(mu), self.cap)
-
-
-@dataclass(frozen=True, slots=True)
 class ModelRow:
     """A model, as data."""
 
@@ -62,10 +46,8 @@ class ModelRow:
     family: Literal["wan", "hunyuan", "helios"]
     parts: tuple[Part, ...]
     settings: BackboneSettings  # order and schedules among them
-    shift: float | ShiftByTokens  # the rule; the settings hold what it is at their size
     buckets: tuple[Bucket, ...]  # sizes that it was trained at or is published for
     licence: str
-    boundary: float = 0.0  # of the sigma below which a second transformer takes over
     unknown: str = ""  # what was not found out
     assets: str = ""  # the folder in this package, of a model that comes with it
 
@@ -106,7 +88,6 @@ _FRAMEPACK_LICENCE = (
     f"{_HUNYUAN_LICENCE}; the image encoder's repository mirrors FLUX.1-Redux-dev, which is non-commercial"
 )
 _FRAMEPACK = "HunyuanVideoFramepackTransformer3DModel"
-_HUNYUAN_SHIFT = ShiftByTokens(cap=7.0)
 
 
 def _framepack(name: str, sentence: str, repo: str, seen: bool, order: str, schedule: str, unknown: str) -> ModelRow:
@@ -127,14 +108,15 @@ def _framepack(name: str, sentence: str, repo: str, seen: bool, order: str, sche
             missing="zeros",
             steps=25,
             solver="unipc",
-            shift=7.0,
+            shift=FRAMEPACK_SHIFT,
             guidance=1.0,
+            distilled_guidance=10.0,
+            draft="teacache",
             fps=30.0,
             height=640,
             width=608,
             text_length=512,
         ),
-        shift=_HUNYUAN_SHIFT,
         buckets=BUCKETS,
         licence=_FRAMEPACK_LICENCE,
         unknown=unknown,
@@ -181,8 +163,6 @@ _APACHE = "Apache-2.0"
 def _helios(kind: str, sentence: str, steps: int, guidance: float) -> ModelRow:
     name = f"BestWishYsh/Helios-{kind}"
     transformer = Part("transformer", name, "transformer", "HeliosTransformer3DModel", 14_312_427_584)
-    tokens = 9 * 24 * 40  # of a section of 9 frames at 384 x 640
-    shift = ShiftByTokens(cap=math.inf)
     return ModelRow(
         name=f"helios-{kind.lower()}",
         sentence=sentence,
@@ -194,13 +174,12 @@ def _helios(kind: str, sentence: str, steps: int, guidance: float) -> ModelRow:
             missing="zeros",
             history_time="clean",
             steps=steps,
-            shift=shift.at(tokens),
+            shift=LinearShift(FRAMEPACK_SHIFT.slope, FRAMEPACK_SHIFT.start, most=100.0),  # never reached
             guidance=guidance,
             fps=24.0,
             height=384,
             width=640,
         ),
-        shift=shift,
         buckets=(Bucket(384, 640),),
         licence="Apache-2.0, as its program says",
         unknown="bytes of the files, and the scheduler's config: the shift is that of its training's validation",
@@ -222,7 +201,6 @@ _ROWS = (
         settings=BackboneSettings(
             gaps="near", steps=8, shift=3.0, guidance=1.0, fps=12.0, height=96, width=160, text_length=40
         ),  # as in its longtake.json
-        shift=3.0,
         buckets=(Bucket(96, 160),),
         licence=_APACHE,
         assets="embedded",
@@ -258,7 +236,6 @@ _ROWS = (
             *_HUNYUAN_PARTS,
         ),
         settings=_base(7.0, _SIZES_720[0], guidance=1.0, fps=24.0),
-        shift=7.0,
         buckets=_SIZES_720,
         licence=_HUNYUAN_LICENCE,
     ),
@@ -271,8 +248,7 @@ _ROWS = (
         parts=_wan_parts(
             _WAN_13B, (_wan_transformer(_WAN_13B, 1_418_996_800, 4, seen=True),), 4, _WAN_CODEC, seen=True
         ),
-        settings=_base(3.0, _SIZES_480[0], guidance=5.0),
-        shift=3.0,  # at 480; 5 at 720
+        settings=_base(3.0, _SIZES_480[0], guidance=5.0),  # at 720 the shift is 5
         buckets=_SIZES_480,
         licence=_APACHE,
     ),
@@ -282,8 +258,7 @@ _ROWS = (
         use="base",
         family="wan",
         parts=_wan_parts(_WAN_14B, (_wan_transformer(_WAN_14B, 14_288_491_584, 4),), 4, _WAN_CODEC, seen=True),
-        settings=_base(5.0, _SIZES_720[0], guidance=5.0),
-        shift=5.0,  # at 720; 3 at 480
+        settings=_base(5.0, _SIZES_720[0], guidance=5.0),  # at 480 the shift is 3
         buckets=(*_SIZES_480, *_SIZES_720),
         licence=_APACHE,
     ),
@@ -298,7 +273,6 @@ _ROWS = (
             Part("image_processor", _WAN_I2V, "image_processor", "processor"),
         ),
         settings=_base(3.0, _SIZES_480[0], guidance=5.0),
-        shift=3.0,
         buckets=_SIZES_480,
         licence=_APACHE,
     ),
@@ -309,7 +283,6 @@ _ROWS = (
         family="wan",
         parts=_wan_parts(_WAN_5B, (_wan_transformer(_WAN_5B, 4_999_787_712, 4),), 2, _WAN22_CODEC, seen=True),
         settings=_base(5.0, _SIZES_704[0], guidance=5.0, fps=24.0),
-        shift=5.0,
         buckets=(*_SIZES_704, *_SIZES_480),
         licence=_APACHE,
         unknown="bytes of the transformer's files: float32 is assumed",
@@ -328,11 +301,11 @@ _ROWS = (
             2,
             _WAN_CODEC,
         ),
-        settings=_base(12.0, _SIZES_720[0], guidance=4.0, steps=40),  # the second is guided by 3.0
-        shift=12.0,
+        settings=_base(12.0, _SIZES_720[0], guidance=4.0, steps=40).model_copy(
+            update={"boundary": 0.875, "second_guidance": 3.0}
+        ),
         buckets=(*_SIZES_720, *_SIZES_480),
         licence=_APACHE,
-        boundary=0.875,
     ),
 )
 MODELS: dict[str, ModelRow] = {row.name: row for row in _ROWS}

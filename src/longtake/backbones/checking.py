@@ -10,10 +10,9 @@ from typing import Any
 import diffusers
 import transformers
 
-from longtake.backbones.loading import HISTORY
 from longtake.backbones.parts import FoundModel, FoundPart, stem_of
 from longtake.backbones.skeletons import skeleton
-from longtake.backbones.weights import check_fit, read_json, read_shapes
+from longtake.backbones.weights import HISTORY, check_fit, read_json, read_shapes
 from longtake.errors import ModelError
 
 __all__ = ["check_model"]

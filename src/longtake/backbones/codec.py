@@ -18,6 +18,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
     patchify,
     unpatchify,
 )
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from jaxtyping import Float
 from torch import Tensor
 
@@ -96,6 +97,18 @@ class Codec:
         chunks = [images[:, :, :1], *(rest.split(_ENCODE_IMAGES, dim=2) if rest.shape[2] else [])]
         return torch.cat([intake.encode(chunk) for chunk in chunks], dim=2)
 
+    @torch.no_grad()
+    def sample(self, images: Float[Tensor, "b 3 1 H W"], seed: int) -> Float[Tensor, "b c 1 h w"]:
+        """The same for a picture, with a draw from the posterior, which depends on the seed but not on the device."""
+        network = self.network
+        pixels = patchify(images.to(self.device, self.dtype), self._patch)
+        cache: list[Tensor | str | None] = [None] * network._cached_conv_counts["encoder"]
+        moments = network.quant_conv(network.encoder(pixels, feat_cache=cache, feat_idx=[0])).float()
+        posterior = DiagonalGaussianDistribution(moments)
+        noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(seed)).to(self.device)
+        drawn = posterior.mean + posterior.std * noise
+        return (drawn - self._mean.to(self.device)) / self._deviation.to(self.device)
+
     def intake(self) -> Intake:
         """An encoder at the start of a video."""
         return Intake(self)
@@ -153,6 +166,12 @@ class Intake:
         b, _, _, h, w = images.shape
         size = h // codec.spatial_ratio, w // codec.spatial_ratio
         return torch.cat(parts, dim=2) if parts else images.new_zeros(b, codec.channels, 0, *size)
+
+    def finish(self) -> Float[Tensor, "b c 0 h w"]:
+        """The latents of what still waits at the end of a video: none, since each frame came with its last image."""
+        codec, (b, _, _, h, w) = self.codec, self._waiting[0].shape
+        ratio = codec.spatial_ratio // codec._patch
+        return torch.zeros(b, codec.channels, 0, h // ratio, w // ratio, device=codec.device)
 
     @torch.no_grad()
     def _pass(self, pixels: Tensor) -> Float[Tensor, "b c t h w"]:

@@ -1,75 +1,95 @@
-"""A model folder becomes a backbone: plain diffusers layout, Wan's classes, safetensors."""
+"""A model becomes a backbone: plain diffusers layout, safetensors, in one folder or in the parts of several."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from pydantic import ValidationError
-from torch import nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from longtake.backbones.backbone import Backbone, kernels_of
+from longtake.backbones.backbone import AnyCodec, Backbone, kernels_of
 from longtake.backbones.codebooks import codebook_sizes, load_codebooks
 from longtake.backbones.codec import Codec
-from longtake.backbones.prompts import PromptEncoder
-from longtake.backbones.registry import find_model
+from longtake.backbones.hunyuan.loading import hunyuan_outline, load_hunyuan, load_hunyuan_codec
+from longtake.backbones.lora import apply_loras, read_lora
+from longtake.backbones.outline import Loaded, Outline, load_settings, settings_of
+from longtake.backbones.parts import FoundModel
+from longtake.backbones.prompts import LentPromptEncoder, PromptEncoder
+from longtake.backbones.registry import locate, present
 from longtake.backbones.settings import BackboneSettings
-from longtake.backbones.skeletons import quiet, skeleton
-from longtake.backbones.weights import check_fit, read_json, read_shapes, read_tensors, weight_files
+from longtake.backbones.skeletons import placed, quiet, shapes_of, skeleton
+from longtake.backbones.weights import HISTORY, check_fit, read_json, read_shapes, read_tensors, weight_files
 from longtake.errors import ModelError
 from longtake.packing import Patchify, trained_kernels
 from longtake.schedule import Kernel
 
 __all__ = [
-    "HISTORY",
-    "SETTINGS",
+    "Loaded",
     "Outline",
     "inspect_model",
+    "load_any_codec",
     "load_backbone",
     "load_codec",
-    "load_prompts",
     "load_settings",
     "load_transformer",
 ]
 
-SETTINGS = "longtake.json"
-HISTORY = "history_patch_embed."  # where the transformer's file keeps the weights of `Patchify`
-Network = TypeVar("Network", bound=nn.Module)
-_PARTS = ("transformer", "vae", "text_encoder", "tokenizer")
 
-
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """What a model folder says of itself before its weights are loaded."""
-
-    settings: BackboneSettings
-    temporal_ratio: int
-    spatial_ratio: int
-    channels: int  # of a latent
-    patch: Kernel
-    kernels: tuple[Kernel, ...]  # that it has history weights for
-    codebooks: tuple[int, ...]  # words of each codebook
-
-
-def inspect_model(name_or_path: str | Path) -> Outline:
+def inspect_model(name_or_path: str | Path, places: Mapping[str, Path] | None = None) -> Outline:
     """The outline of a model whose files are whole and fit their configs; its weights are not loaded.
 
     Raises:
         ModelError: the model is unknown, incomplete, unsafe, of another architecture, or does not fit its configs.
     """
-    folder = find_model(name_or_path)
-    _check_parts(folder)
-    settings = load_settings(folder)
-    codec = _codec_skeleton(folder / "vae")
-    prompts = _prompts_skeleton(folder)
-    transformer = _transformer_skeleton(folder / "transformer", settings)
-    _check_widths(folder, codec.config["z_dim"], prompts.config.d_model, transformer.config)
+    found = present(locate(name_or_path, places))
+    return _OUTLINES[found.row.family](found)
+
+
+def load_backbone(
+    name_or_path: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    how: Loaded | None = None,
+) -> Backbone:
+    """The model of that name, or in that folder.
+
+    A checkpoint without `longtake.json` gets the settings that its name stands for, or the default ones, and history
+    weights begun from its own patch embedding where it has none. `how` says more than `device` and `dtype` do.
+
+    Raises:
+        ModelError: the model is unknown, incomplete, unsafe, of another architecture, or does not fit its configs; or a
+            LoRA does not fit the model.
+    """
+    how = how or Loaded(device, dtype)
+    found = present(locate(name_or_path, how.places))
+    return replace(_LOADERS[found.row.family](found, how), name=str(name_or_path))
+
+
+def load_any_codec(
+    name_or_path: str | Path, device: torch.device, places: Mapping[str, Path] | None = None
+) -> AnyCodec:
+    """The codec of a model alone.
+
+    Raises:
+        ModelError: the model is unknown or its codec does not fit its config.
+    """
+    found = present(locate(name_or_path, places))
+    if found.row.family == "hunyuan":
+        return load_hunyuan_codec(found.path_of("vae"), device)
+    return load_codec(found.path_of("vae"), device, Loaded(device).computes_in)
+
+
+def _wan_outline(found: FoundModel) -> Outline:
+    settings = settings_of(found)
+    codec = _codec_skeleton(found.path_of("vae"))
+    prompts = _prompts_skeleton(found)
+    transformer = _transformer_skeleton(found.path_of("transformer"), settings)
+    _check_widths(found.row.name, codec.config["z_dim"], prompts.config.d_model, transformer.config)
     return Outline(
         settings=settings,
         temporal_ratio=codec.config["scale_factor_temporal"],
@@ -77,47 +97,33 @@ def inspect_model(name_or_path: str | Path) -> Outline:
         channels=codec.config["z_dim"],
         patch=Kernel(*transformer.config["patch_size"]),
         kernels=tuple(sorted(trained_kernels(transformer.history_patch_embed.state_dict()), key=lambda k: k.t)),
-        codebooks=codebook_sizes(folder),
+        codebooks=codebook_sizes(found.path_of("transformer").parent),
+        family="wan",
+        buckets=found.row.buckets,
     )
 
 
-def load_backbone(
-    name_or_path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-) -> Backbone:
-    """The model of that name, or in that folder.
+def _load_wan(found: FoundModel, how: Loaded) -> Backbone:
+    settings, device, dtype = settings_of(found), torch.device(how.device), how.computes_in
+    _prompts_skeleton(found)
+    codec = load_codec(found.path_of("vae"), device, dtype)
 
-    A Wan checkpoint without `longtake.json` gets the default settings, and history weights begun from its own patch
-    embedding. Weights are computed with in float32 on a CPU (bfloat16 is a hundred times slower there) and in bfloat16
-    elsewhere, unless `dtype` says otherwise.
+    def prompts() -> PromptEncoder:
+        return _load_prompts(found, settings.text_length, device, dtype)
 
-    Raises:
-        ModelError: the model is unknown, incomplete, unsafe, of another architecture, or does not fit its configs.
-    """
-    folder = find_model(name_or_path)
-    _check_parts(folder)
-    device = torch.device(device)
-    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-    settings = load_settings(folder)
-    codec = load_codec(folder / "vae", device, dtype)
-    prompts = load_prompts(folder, settings.text_length, device, dtype)
-    transformer = load_transformer(folder / "transformer", settings, device, dtype)
-    _check_widths(folder, codec.channels, prompts.encoder.config.d_model, transformer.config)
-    codebooks = load_codebooks(folder, codec, device)
-    return Backbone.assemble(str(name_or_path), transformer, codec, prompts, settings, codebooks)
-
-
-def load_settings(folder: Path) -> BackboneSettings:
-    """The settings in a model folder, or the defaults where it has none."""
-    path = folder / SETTINGS
-    if not path.is_file():
-        return BackboneSettings()
-    try:
-        return BackboneSettings.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise ModelError(f"{path}: {place}: {message}" if place else f"{path}: {message}") from error
+    reader = LentPromptEncoder(prompts) if how.rest else prompts()
+    folder = found.path_of("transformer")
+    transformer = load_transformer(folder, settings, how.home, dtype)
+    width = read_json(found.path_of("text_encoder") / "config.json").get("d_model")
+    _check_widths(found.row.name, codec.channels, width, transformer.config)
+    reports = apply_loras(transformer, [(read_lora(path), weight) for path, weight in how.loras.items()])
+    codebooks = load_codebooks(folder.parent, codec, device)
+    backbone = Backbone.assemble(found.row.name, transformer, codec, reader, settings, codebooks)
+    if settings.boundary:
+        details = load_transformer(found.path_of("transformer_2"), settings, how.home, dtype)
+        calm = settings.model_copy(update={"guidance": settings.second_guidance, "boundary": 0.0})
+        backbone = replace(backbone, second=Backbone.assemble(found.row.name, details, codec, reader, calm, codebooks))
+    return replace(backbone, remarks=tuple(map(str, reports)))
 
 
 def load_transformer(
@@ -132,7 +138,7 @@ def load_transformer(
     if trained:
         patchify.load_state_dict(trained)
     transformer.history_patch_embed = patchify
-    return _placed(transformer, device)
+    return placed(transformer, device)
 
 
 def load_codec(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Codec:
@@ -140,35 +146,24 @@ def load_codec(folder: Path, device: torch.device | str = "cpu", dtype: torch.dt
     _codec_skeleton(folder)
     with quiet():
         network = AutoencoderKLWan.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
-    return Codec(_placed(network, device))
+    return Codec(placed(network, device))
 
 
-def load_prompts(folder: Path, text_length: int, device: torch.device, dtype: torch.dtype) -> PromptEncoder:
-    """The text encoder and tokenizer of a model folder."""
-    _prompts_skeleton(folder)
+def _load_prompts(found: FoundModel, text_length: int, device: torch.device, dtype: torch.dtype) -> PromptEncoder:
     with quiet():
-        encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, use_safetensors=True)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
-    return PromptEncoder(_placed(encoder, device), tokenizer, text_length)
+        encoder = UMT5EncoderModel.from_pretrained(found.path_of("text_encoder"), dtype=dtype, use_safetensors=True)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(found.path_of("tokenizer"))
+    return PromptEncoder(placed(encoder, device), tokenizer, text_length)
 
 
-def _check_parts(folder: Path) -> None:
-    index = read_json(folder / "model_index.json")
-    if index.get("_class_name") != "WanPipeline":
-        raise ModelError(f"{folder}: model_index.json says {index.get('_class_name')}; longtake knows WanPipeline")
-    absent = [part for part in _PARTS if not (folder / part).is_dir()]
-    if absent:
-        raise ModelError(f"{folder}: the model lacks {', '.join(absent)}/")
-
-
-def _check_widths(folder: Path, channels: int, text: int, transformer: Mapping[str, Any]) -> None:
+def _check_widths(name: str, channels: int, text: int | None, transformer: Mapping[str, Any]) -> None:
     for what, has, wants in (
         ("channels of a latent", channels, transformer["in_channels"]),
         ("channels of the prediction", channels, transformer["out_channels"]),
         ("width of the text", text, transformer["text_dim"]),
     ):
         if has != wants:
-            raise ModelError(f"{folder}: {what}: {has}, but the transformer is made for {wants}")
+            raise ModelError(f"{name}: {what}: {has}, but the transformer is made for {wants}")
 
 
 def _transformer_skeleton(folder: Path, settings: BackboneSettings) -> WanTransformer3DModel:
@@ -176,12 +171,12 @@ def _transformer_skeleton(folder: Path, settings: BackboneSettings) -> WanTransf
     config = _config(folder, "WanTransformer3DModel")
     found = read_shapes(weight_files(folder, "diffusion_pytorch_model"))
     network = skeleton(folder, lambda: WanTransformer3DModel.from_config(config))
-    check_fit(folder, {k: s for k, s in found.items() if not k.startswith(HISTORY)}, _shapes(network))
+    check_fit(folder, {k: s for k, s in found.items() if not k.startswith(HISTORY)}, shapes_of(network))
     history = {name: shape for name, shape in found.items() if name.startswith(HISTORY)}
     trained = trained_kernels(name.removeprefix(HISTORY) for name in history)
     patchify = Patchify(network.patch_embedding, {*kernels_of(settings.schedules), *trained})
     if history:
-        check_fit(folder, history, {HISTORY + name: shape for name, shape in _shapes(patchify).items()})
+        check_fit(folder, history, {HISTORY + name: shape for name, shape in shapes_of(patchify).items()})
     network.history_patch_embed = patchify
     return network
 
@@ -190,24 +185,25 @@ def _codec_skeleton(folder: Path) -> AutoencoderKLWan:
     """The codec without its weights, which fit."""
     config = _config(folder, "AutoencoderKLWan")
     network = skeleton(folder, lambda: AutoencoderKLWan.from_config(config))
-    check_fit(folder, read_shapes(weight_files(folder, "diffusion_pytorch_model")), _shapes(network))
+    check_fit(folder, read_shapes(weight_files(folder, "diffusion_pytorch_model")), shapes_of(network))
     return network
 
 
-def _prompts_skeleton(folder: Path) -> UMT5EncoderModel:
+def _prompts_skeleton(found: FoundModel) -> UMT5EncoderModel:
     """The text encoder without its weights, which fit; the tokenizer is there too."""
-    part = folder / "text_encoder"
+    part, tokenizer = found.path_of("text_encoder"), found.path_of("tokenizer") / "tokenizer.json"
     config = read_json(part / "config.json")
     if config.get("model_type") != "umt5":
         raise ModelError(f"{part}: config.json says {config.get('model_type')}; a Wan model reads text with umt5")
     network = skeleton(part, lambda: UMT5EncoderModel(UMT5Config.from_dict(config)))
     tied = {"shared.weight", "encoder.embed_tokens.weight"}  # one tensor under two names
-    found = read_shapes(weight_files(part, "model"))
-    if tied & found.keys():
-        found |= {name: found[next(iter(tied & found.keys()))] for name in tied - found.keys()}
-    check_fit(part, found, _shapes(network))
-    if not (folder / "tokenizer" / "tokenizer.json").is_file():
-        raise ModelError(f"{folder / 'tokenizer' / 'tokenizer.json'} is missing")
+    found_shapes = read_shapes(weight_files(part, "model"))
+    if tied & found_shapes.keys():
+        one = found_shapes[next(iter(tied & found_shapes.keys()))]
+        found_shapes |= dict.fromkeys(tied - found_shapes.keys(), one)
+    check_fit(part, found_shapes, shapes_of(network))
+    if not tokenizer.is_file():
+        raise ModelError(f"{tokenizer} is missing")
     return network
 
 
@@ -218,9 +214,5 @@ def _config(folder: Path, class_name: str) -> dict[str, Any]:
     return config
 
 
-def _placed(network: Network, device: torch.device | str) -> Network:
-    return network.to(device).eval()
-
-
-def _shapes(network: nn.Module) -> Mapping[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+_OUTLINES = {"wan": _wan_outline, "hunyuan": hunyuan_outline}
+_LOADERS = {"wan": _load_wan, "hunyuan": load_hunyuan}

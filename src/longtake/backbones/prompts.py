@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
+from longtake.backbones.loan import borrow
 from longtake.errors import ModelError
 
-__all__ = ["PromptEncoder", "PromptReport"]
+__all__ = ["LentPromptEncoder", "PromptEncoder", "PromptReport", "Words"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,14 @@ class PromptReport:
     limit: int
     lost: str  # what comes after the last token that fits; empty where all fits
     unknown: tuple[str, ...]  # words that the tokenizer has no tokens for
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a network is told of prompts."""
+
+    told: Mapping[str, Any]  # a `Conditioning` each
+    unread: tuple[str, ...]  # what it will not read of them: unknown words, and what comes too late
 
 
 def _clean(prompt: str) -> str:
@@ -80,6 +91,12 @@ class PromptEncoder:
             padded.append(torch.nn.functional.pad(states, (0, 0, 0, self.text_length - length)))
         return torch.cat(padded)
 
+    def tell(self, prompts: Sequence[str], picture: UInt8[np.ndarray, "H W 3"]) -> Words:
+        """What the network is told of each prompt. It looks at the start image as history alone."""
+        reports = [self.report(prompt) for prompt in prompts]
+        unread = [words for report in reports for words in (*report.unknown, report.lost) if words]
+        return Words({prompt: self.encode([prompt]) for prompt in prompts}, tuple(dict.fromkeys(unread)))
+
     def report(self, prompt: str) -> PromptReport:
         """What the network will read of a prompt, and what not."""
         text = _clean(prompt)
@@ -98,3 +115,18 @@ class PromptEncoder:
             lost=text[end:].strip() if len(whole["input_ids"]) > self.text_length else "",
             unknown=tuple(dict.fromkeys(unknown)),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LentPromptEncoder:
+    """A prompt encoder that is in memory only while it reads."""
+
+    load: Callable[[], PromptEncoder]
+
+    def tell(self, prompts: Sequence[str], picture: UInt8[np.ndarray, "H W 3"]) -> Words:
+        """What the network is told of each prompt."""
+        return borrow(self.load, lambda encoder: encoder.tell(prompts, picture))
+
+    def encode(self, prompts: Sequence[str]) -> Float[Tensor, "b s d"]:
+        """The embeddings of prompts, padded with zeros."""
+        return borrow(self.load, lambda encoder: encoder.encode(prompts))

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longtake.backbones.backbone import Backbone
+from longtake.backbones.families import Conditioning
 from longtake.backbones.settings import BackboneSettings
 from longtake.flow import Velocity, denoise, guide, guide_history, noise
 from longtake.packing import Compared, History, Importance, Packed, pack, rank, score
@@ -47,7 +48,7 @@ class Draft:
     """What sections are made of, side by side: their noise, their prompts, and the seeds that noise belongs to."""
 
     x: Float[Tensor, "b c t h w"]
-    text: Float[Tensor, "b s d"]
+    told: Conditioning
     seeds: Sequence[int]
 
 
@@ -63,8 +64,8 @@ class Context:
 class Told:
     """The prompt of a section, and the one that guidance leads away from, if any does."""
 
-    positive: Float[Tensor, "b s d"]
-    negative: Float[Tensor, "b s d"] | None = None
+    positive: Conditioning
+    negative: Conditioning | None = None
     guidance: float = 1.0
     rescale: float = 0.0
 
@@ -75,11 +76,11 @@ def velocity_of(backbone: Backbone, context: Context, told: Told, history_guidan
     def velocity(x: Float[Tensor, "b c t h w"], sigma: float) -> Float[Tensor, "b c t h w"]:
         seen = guided = backbone.velocity(x, sigma, told.positive, context.packed)
         if told.negative is not None:
-            other = backbone.velocity(x, sigma, told.negative, context.packed)
+            other = backbone.velocity(x, sigma, told.negative, context.packed, "negative")
             guided = guide(seen, other, told.guidance, told.rescale)
         if context.without is None:
             return guided
-        unseen = backbone.velocity(x, sigma, told.positive, context.without)
+        unseen = backbone.velocity(x, sigma, told.positive, context.without, "without history")
         return guide_history(guided, seen, unseen, history_guidance)
 
     return velocity
@@ -145,7 +146,7 @@ def _first_step(backbone: Backbone, section: Section, history: History, draft: D
     """The clean section that the model sees in its noise, with history in order of time."""
     packed = pack(section, history, backbone.patchify, backbone.axes)
     pure = torch.ones(len(draft.x), device=draft.x.device)
-    return denoise(lambda x, sigma: backbone.velocity(x, sigma, draft.text, packed), draft.x, pure)
+    return denoise(lambda x, sigma: backbone.velocity(x, sigma, draft.told, packed, "estimate"), draft.x, pure)
 
 
 def _begins(backbone: Backbone, frame: int) -> float:

@@ -1,16 +1,32 @@
-"""Models by name."""
+"""Models by name, by the repository they are in, or by the folder that holds them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
+from huggingface_hub import try_to_load_from_cache
+
 from longtake.backbones.catalog import MODELS, ModelRow
-from longtake.backbones.parts import find_parts
-from longtake.backbones.weights import PICKLES
+from longtake.backbones.parts import FoundModel, find_parts
+from longtake.backbones.settings import BackboneSettings
+from longtake.backbones.weights import PICKLES, read_json
 from longtake.errors import ModelError
 
-__all__ = ["find_model", "find_row", "said_bytes"]
+__all__ = ["find_model", "find_row", "locate", "present", "said_bytes"]
+
+# The row that says which parts a pipeline's folder has; how it wants to be used is not always that row's.
+_PIPELINES = {
+    "WanPipeline": "wan2.1-t2v-1.3b",
+    "HunyuanVideoFramepackPipeline": "framepack-i2v",
+    "HunyuanVideoPipeline": "hunyuanvideo",
+}
+_TRANSFORMERS = {  # alone in a folder, as FramePack is published
+    "HunyuanVideoFramepackTransformer3DModel": "framepack-i2v",
+    "HunyuanVideoTransformer3DModelPacked": "framepack-i2v",
+}
 
 
 def find_row(name: str) -> ModelRow:
@@ -24,6 +40,39 @@ def find_row(name: str) -> ModelRow:
     return MODELS[name]
 
 
+def locate(name_or_path: str | Path, places: Mapping[str, Path] | None = None) -> FoundModel:
+    """The parts of a model: of a name, of a repository on the hub that is here, or of a folder.
+
+    Args:
+        name_or_path: the model.
+        places: parts that are elsewhere, as `find_parts` takes them.
+
+    Raises:
+        ModelError: there is no such model, or its folder holds nothing that longtake knows.
+    """
+    name, places = str(name_or_path), places or {}
+    if name in MODELS:
+        return find_parts(MODELS[name], places=places)
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return _located(name, path, places)
+    if path.is_file():
+        if path.suffix in PICKLES:
+            raise ModelError(f"{path}: a pickle can run any program and is not loaded; convert it to safetensors")
+        raise ModelError(
+            f"{path} is a file; give the model's folder, the one that holds model_index.json, or name the model that "
+            f"the file is a part of and its place: --model framepack-i2v --part transformer={path}"
+        )
+    known = next((row for row in MODELS.values() if row.parts[0].repo == name), None)
+    if known is not None:
+        return find_parts(known, places=places)
+    for mark in ("model_index.json", "config.json"):
+        cached = try_to_load_from_cache(name, mark) if name.count("/") == 1 else None
+        if isinstance(cached, str):
+            return _located(name, Path(cached).parent, places)
+    raise ModelError(f"unknown model {name!r}: no such folder, and the models known by name are {', '.join(MODELS)}")
+
+
 def find_model(name_or_path: str | Path) -> Path:
     """The folder of a model, given by name or by path.
 
@@ -32,18 +81,38 @@ def find_model(name_or_path: str | Path) -> Path:
     Raises:
         ModelError: there is no such model, it is not here, it is not one folder, or the path is a file.
     """
-    if str(name_or_path) in MODELS:
-        return _folder_of(MODELS[str(name_or_path)])
     path = Path(name_or_path).expanduser()
-    if path.is_dir():
+    if str(name_or_path) not in MODELS and path.is_dir():
         return path
-    if path.is_file():
-        if path.suffix in PICKLES:
-            raise ModelError(f"{path}: a pickle can run any program and is not loaded; convert it to safetensors")
-        raise ModelError(f"{path} is a file; give the model's folder, the one that holds model_index.json")
-    raise ModelError(
-        f"unknown model {str(name_or_path)!r}: no such folder, and the models known by name are {', '.join(MODELS)}"
-    )
+    row = locate(name_or_path).row
+    if row.assets:
+        folder = Path(str(files("longtake"))) / "assets" / row.assets
+        if not folder.is_dir():
+            raise ModelError(f"the model {row.name!r} is not part of this installation: {folder} is missing")
+        return folder
+    found = present(locate(name_or_path))
+    if len(row.repos) > 1:
+        raise ModelError(f"{row.name} is made of parts of {', '.join(row.repos)}, which are not one folder")
+    return found.path_of(row.parts[0].name).parent
+
+
+def present(found: FoundModel) -> FoundModel:
+    """The same model, all of whose parts are here.
+
+    Raises:
+        ModelError: one is not; the message says how to get it.
+    """
+    row = found.row
+    if found.absent and row.assets:
+        raise ModelError(f"the model {row.name!r} is not part of this installation: {found.absent[0].missing}")
+    if found.absent and row.name in MODELS:
+        raise ModelError(
+            f"{row.name} is not here: {found.absent[0].missing}.\n"
+            f"  to fetch {said_bytes(found.download_bytes)}, about: longtake models {row.name} --fetch"
+        )
+    if found.absent:
+        raise ModelError(f"{row.name}: its {found.absent[0].part.name}: {found.absent[0].missing}")
+    return found
 
 
 def said_bytes(count: int) -> str:
@@ -55,18 +124,25 @@ def said_bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def _folder_of(row: ModelRow) -> Path:
-    if row.assets:
-        folder = Path(str(files("longtake"))) / "assets" / row.assets
-        if not folder.is_dir():
-            raise ModelError(f"the model {row.name!r} is not part of this installation: {folder} is missing")
-        return folder
-    found = find_parts(row)
-    if found.absent:
-        raise ModelError(
-            f"{row.name} is not here: {found.absent[0].missing}.\n"
-            f"  to fetch {said_bytes(found.download_bytes)}, about: longtake models {row.name} --fetch"
-        )
-    if len(row.repos) > 1:
-        raise ModelError(f"{row.name} is made of parts of {', '.join(row.repos)}, which are not one folder")
-    return found.path_of(row.parts[0].name).parent
+def _located(name: str, folder: Path, places: Mapping[str, Path]) -> FoundModel:
+    """The parts of a model in a folder: a pipeline's, or a transformer alone and the rest from the hub's cache."""
+    config = folder / "config.json"
+    if not (folder / "model_index.json").is_file() and config.is_file():
+        kind = str(read_json(config).get("_class_name"))
+        if kind in _TRANSFORMERS:
+            row = MODELS[_TRANSFORMERS[kind]]
+            return find_parts(row, places={"transformer": folder, **places})
+    index = read_json(folder / "model_index.json")
+    kind = str(index.get("_class_name"))
+    if kind not in _PIPELINES:
+        raise ModelError(f"{folder}: model_index.json says {kind}; longtake knows {', '.join(_PIPELINES)}")
+    row = MODELS[_PIPELINES[kind]]
+    parts = [replace(part, repo=str(folder), folder=part.name) for part in row.parts]
+    if (index.get("transformer_2") or [None])[0] is not None:
+        parts.insert(1, replace(parts[0], name="transformer_2", folder="transformer_2"))
+    absent = [part.name for part in parts if part.name not in places and not (folder / part.name).is_dir()]
+    if absent:
+        raise ModelError(f"{folder}: the model lacks {', '.join(absent)}/")
+    settings = BackboneSettings() if row.family == "wan" else row.settings
+    row = replace(row, name=name, parts=tuple(parts), settings=settings, buckets=())
+    return find_parts(row, places={str(folder): folder, **places})

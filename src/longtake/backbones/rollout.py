@@ -9,7 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longtake.backbones.backbone import Backbone
+from longtake.backbones.hunyuan.reader import HunyuanReader
 from longtake.backbones.reading import Draft, Reading, Told, read, velocity_of
+from longtake.errors import ModelError
 from longtake.flow import SOLVERS, noise, sigmas
 from longtake.packing import Discretization, History
 from longtake.plan import Plan, Section
@@ -40,7 +42,8 @@ def roll_out(
         each = zip(start.split(1), prompts, seeds, strict=True)
         alone = (roll_out(backbone, plan, s, [p], [n], steps, solver, discretization, reading) for s, p, n in each)
         return torch.cat(list(alone))
-    levels = sigmas(steps or settings.steps, settings.shift)
+    shift = settings.shift_at(plan.schedule.section_tokens(*start.shape[3:]))
+    levels = sigmas(steps or settings.steps, shift)
     history = History(discretization=discretization)
     history.remember((0,), start, exact=True)
     for section in plan.sections:
@@ -64,7 +67,10 @@ def make_section(
     reading: Reading,
 ) -> Float[Tensor, "b c t h w"]:
     """One section of `b` videos after what is known of them, each from its own prompt and the noise of its own seed."""
-    start, text = history.read((0,)), backbone.prompts.encode(prompts)
+    reader, start = backbone.prompts, history.read((0,))
+    if isinstance(reader, HunyuanReader):
+        raise ModelError(f"{backbone.name}: roll-outs are for models that read prompts alone")
+    text = reader.encode(prompts)
     shape = (1, start.shape[1], len(section.frames), *start.shape[3:])
     x = torch.cat([noise(shape, seed, section.index, start.device, torch.float32) for seed in seeds])
     context = read(backbone, plan, section, history, reading, Draft(x.to(start.dtype), text, seeds))

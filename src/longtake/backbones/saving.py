@@ -17,6 +17,7 @@ from torch import Tensor
 from longtake.backbones.prompts import PromptEncoder
 from longtake.backbones.settings import BackboneSettings
 from longtake.errors import OutputError
+from longtake.flow import LinearShift
 
 __all__ = ["save_codec", "save_model"]
 
@@ -56,7 +57,8 @@ def save_model(
         _save_weights(text_state, folder / "text_encoder", "model", dtype)
         prompts.encoder.config.save_pretrained(folder / "text_encoder")
         prompts.tokenizer.save_pretrained(folder / "tokenizer")
-        FlowMatchEulerDiscreteScheduler(shift=settings.shift).save_pretrained(folder / "scheduler")
+        shift = settings.shift.most if isinstance(settings.shift, LinearShift) else settings.shift
+        FlowMatchEulerDiscreteScheduler(shift=shift).save_pretrained(folder / "scheduler")
         (folder / "model_index.json").write_text(json.dumps(_INDEX, indent=2) + "\n", encoding="utf-8")
         (folder / "longtake.json").write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from longtake.errors import PlanError, ScheduleError
+from longtake.flow import LinearShift, shift_for
 from longtake.plan import BOTH_SIDES, INVERTED, Gaps, find_order, order_of
 from longtake.schedule import parse
 
@@ -36,9 +37,14 @@ class BackboneSettings(BaseModel):
     history_without: Without = "drop"  # what stands for no history: made frames at this sigma, or zeros
     steps: int = Field(default=30, gt=0)
     solver: Literal["euler", "unipc"] = "euler"
-    shift: float = Field(default=5.0, gt=0)
+    shift: Annotated[float, Field(gt=0)] | LinearShift = 5.0  # of the noise levels, or the rule it follows
     guidance: float = Field(default=5.0, ge=1)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
+    distilled_guidance: float | None = None  # that the network was distilled to obey; None: it was not
+    boundary: float = Field(default=0.0, ge=0, lt=1)  # the sigma below which a second transformer takes over
+    second_guidance: float = Field(default=1.0, ge=1)  # of that one
+    draft: str = "first_block"  # the step cache that a draft is made with
+    compat: Literal["longtake", "official"] = "longtake"  # official: steps are told as FramePack's program rounds them
     fps: float = Field(default=16.0, gt=0)
     height: int = Field(default=480, gt=0)
     width: int = Field(default=832, gt=0)
@@ -61,3 +67,7 @@ class BackboneSettings(BaseModel):
         if order_of(self.order) not in self.schedules:
             raise ValueError(f"order {self.order!r} has no schedule; there are {', '.join(self.schedules)}")
         return self
+
+    def shift_at(self, tokens: int) -> float:
+        """The shift of the noise levels for a section of so many tokens."""
+        return shift_for(tokens, self.shift)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers.utils import logging as diffusers_logging
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from longtake.errors import ModelError
 
-__all__ = ["quiet", "skeleton"]
+__all__ = ["placed", "quiet", "shapes_of", "skeleton"]
+
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def skeleton(folder: Path, build: Callable[[], Any]) -> Any:
@@ -27,6 +31,17 @@ def skeleton(folder: Path, build: Callable[[], Any]) -> Any:
             return build()
     except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
         raise ModelError(f"{folder}: config.json does not describe a network ({error})") from error
+
+
+def shapes_of(network: nn.Module) -> Mapping[str, torch.Size]:
+    """What a file of its weights has to hold."""
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+def placed(network: Network, device: torch.device | str) -> Network:
+    """The network on a device, to be asked and not trained."""
+    nn.Module.to(network, device)
+    return network.eval()
 
 
 @contextmanager

@@ -15,8 +15,19 @@ from torch import Tensor, nn
 
 from longtake.errors import ModelError
 
-__all__ = ["PICKLES", "check_fit", "digest_of", "read_json", "read_note", "read_shapes", "read_tensors", "weight_files"]
+__all__ = [
+    "HISTORY",
+    "PICKLES",
+    "check_fit",
+    "digest_of",
+    "read_json",
+    "read_note",
+    "read_shapes",
+    "read_tensors",
+    "weight_files",
+]
 
+HISTORY = "history_patch_embed."  # where the transformer's file keeps the weights of `Patchify`
 PICKLES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")
 
 

@@ -54,8 +54,10 @@ class Asked:
     """Steps of each section."""
     solver: Literal["euler", "unipc"] | None = None
     """How noise becomes a sample."""
-    guidance: float | None = None
+    guidance: Annotated[float | None, tyro.conf.arg(aliases=["--true-cfg-scale"])] = None
     """Classifier-free guidance; 1 is none and half the work."""
+    distilled_guidance: Annotated[float | None, tyro.conf.arg(aliases=["--guidance-scale"])] = None
+    """What networks that were distilled for it obey; FramePack: 10 if nothing is said."""
     negative_prompt: str | None = None
     """What guidance leads away from."""
     seed: int | None = None
@@ -68,8 +70,28 @@ class Asked:
     """Pixels of the file for each pixel made."""
     crf: int | None = None
     """Quality of the file: 0 lossless, 16 very good, 28 small."""
+    part: tuple[str, ...] = ()
+    """NAME=PATH: a part of the model that is elsewhere, such as transformer=model.safetensors."""
+    lora: tuple[str, ...] = ()
+    """FILE or FILE:WEIGHT, in the names of diffusers, kohya, musubi or the model's publisher; several add up."""
+    compat: Literal["longtake", "official"] | None = None
+    """official: FramePack's own program's choices, bit by bit as far as they matter, to compare with it."""
+    posterior: Literal["mean", "sample"] | None = None
+    """Of the start image's latents: their mean, or a draw that belongs to the seed."""
+    draft: bool = False
+    """Skip steps that change little: half the time, details differ."""
+    cache: Literal["none", "teacache", "first_block", "magcache", "taylorseer"] | None = None
+    """Which steps are skipped, if not by what --draft chooses."""
     device: str = "auto"
     """cpu, cuda, ... or auto: a GPU where there is one."""
+    profile: str = "auto"
+    """Where the network's weights lie: auto is the first that fits; see longtake doctor."""
+    attention: Literal[
+        "auto", "native", "cudnn", "flash", "efficient", "math", "tiled", "sage", "flash-attn", "xformers"
+    ] = "auto"
+    """The kernel of attention; sage rounds to 8 bits, all others give the same."""
+    compile: bool = False
+    """Compile the network's blocks on a GPU: a minute of waiting, then quicker steps."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """A video made by the same command: its request is repeated, with what is given here changed."""
     dry_run: bool = False
@@ -81,7 +103,7 @@ class Asked:
 FIELDS = (
     "model", "schedule", "gaps", "codebook", "importance", "importance_time", "importance_estimate",
     "importance_compare", "history_sigma", "history_guidance", "history_without", "solver", "guidance",
-    "negative_prompt", "seed", "height", "width", "scale", "crf",
+    "negative_prompt", "seed", "height", "width", "scale", "crf", "distilled_guidance", "compat", "posterior", "cache",
 )  # fmt: skip
 
 
@@ -95,6 +117,12 @@ def data_of(
         given["steps"] = asked.num_inference_steps
     if asked.discretize_images:
         given["discretize_images"] = True
+    if asked.part:
+        given["parts"] = list(asked.part)
+    if asked.lora:
+        given["loras"] = list(asked.lora)
+    if asked.draft and asked.cache is None:
+        given["cache"] = "draft"
     board = _read_board(storyboard).joined(prompt or "", image)
     if board.timed or storyboard:
         given["storyboard"] = replace(board, prompt="", image=None)
@@ -109,7 +137,7 @@ def make_video(request: Request | Extension, output: Path, asked: Asked) -> int:
     """Checks what is asked, says what the user should know of it, and makes the video."""
     from longtake.cli.progress import follow
     from longtake.cli.script import say_snaps
-    from longtake.pipeline import Request, extend, find_device, generate, preflight
+    from longtake.pipeline import Request, Runtime, extend, find_device, generate, preflight
     from longtake.pipeline.source import told_of
 
     folder = asked.run_dir or output.parent / f"{output.stem}.run"
@@ -124,10 +152,11 @@ def make_video(request: Request | Extension, output: Path, asked: Asked) -> int:
     if request.storyboard.timed:
         for line in say_snaps(checked.script, _columns()):
             print(line, file=sys.stderr)
+    runtime = Runtime(asked.device, asked.profile, asked.attention, asked.compile)
     if isinstance(request, Request):
-        events = generate(request, output, folder, device=asked.device, checked=checked)
+        events = generate(request, output, folder, runtime=runtime, checked=checked)
     else:
-        events = extend(request, output, folder, device=asked.device, checked=checked)
+        events = extend(request, output, folder, runtime=runtime, checked=checked)
     return follow(events, folder, asked.json)
 
 

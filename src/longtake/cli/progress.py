@@ -43,6 +43,7 @@ def _print_json(events: Iterator[Event]) -> None:
             case Planned():
                 row = {"event": "planned", "sections": len(event.plan.sections), "steps": event.steps,
                        "finished": event.finished, "run": str(event.folder), "unread": event.unread,
+                       "remarks": event.remarks,
                        "meters": [asdict(meter) for meter in event.meters]}  # fmt: skip
             case SectionDone():
                 row = {"event": "section", "section": event.section.index, "frames": list(event.section.frames),
@@ -75,6 +76,8 @@ def _show(events: Iterator[Event]) -> None:
     )
     if planned.unread:
         console.print(f"the model cannot read of the prompt: {', '.join(planned.unread)}", soft_wrap=True, markup=False)
+    for remark in planned.remarks:
+        console.print(remark, soft_wrap=True, markup=False)
     frames = sorted(section.frames for section in planned.plan.sections)
     meters = list(planned.meters)  # in the order in which they came
     levels = ramp(console.encoding)

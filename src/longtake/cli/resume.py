@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -30,6 +30,14 @@ class Options:
     """The seed of the sections that are made again."""
     device: str = "auto"
     """cpu, cuda, ... or auto: a GPU where there is one. Another device than before changes the last bits."""
+    profile: str = "auto"
+    """Where the network's weights lie: auto is the first that fits; see longtake doctor."""
+    attention: Literal[
+        "auto", "native", "cudnn", "flash", "efficient", "math", "tiled", "sage", "flash-attn", "xformers"
+    ] = "auto"
+    """The kernel of attention; sage rounds to 8 bits, all others give the same."""
+    compile: bool = False
+    """Compile the network's blocks on a GPU: a minute of waiting, then quicker steps."""
     json: bool = False
     """Lines of JSON on stdout instead of a progress bar."""
 
@@ -37,7 +45,7 @@ class Options:
 def run(options: Options) -> int:
     """Goes on."""
     from longtake.cli.progress import follow
-    from longtake.pipeline import Run, check_output, find_device, make, reroll
+    from longtake.pipeline import Run, Runtime, check_output, find_device, make, reroll
 
     if (options.from_section is None) != (options.seed is None):
         raise InputError("--from-section and --seed go together: which section to begin with, and its new seed")
@@ -47,4 +55,5 @@ def run(options: Options) -> int:
         check_output(output)
         find_device(options.device)
         run = reroll(run, options.from_section, options.seed)
-    return follow(make(run, output, device=options.device), options.folder, options.json)
+    runtime = Runtime(options.device, options.profile, options.attention, options.compile)
+    return follow(make(run, output, runtime=runtime), options.folder, options.json)

@@ -1,5 +1,6 @@
 """From a request to a video: the engine is one generator of events."""
 
+from longtake.backbones.running import Runtime
 from longtake.pipeline.curves import CURVES, Curve, Row, amount, draw_run, ramp, rows_of, sparkline, squeezed
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
 from longtake.pipeline.generate import extend, generate, make, reroll
@@ -22,6 +23,7 @@ __all__ = [
     "Request",
     "Row",
     "Run",
+    "Runtime",
     "SectionDone",
     "Source",
     "Step",

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from longtake.backbones import Codec, Stream
+from longtake.backbones.backbone import AnyCodec
 from longtake.backbones.pixels import to_images
+from longtake.pipeline.decoded import Decoded
+from longtake.pipeline.overlap import NeighborDecoder, OverlapDecoder
 from longtake.pipeline.run import Run, frames_of
 from longtake.pipeline.seam import close_seam
 from longtake.plan import Plan, Section
 
-__all__ = ["ContextDecoder", "Decoded", "StreamDecoder", "decoder_for"]
+__all__ = ["ContextDecoder", "Decoded", "Decoder", "StreamDecoder", "decoder_for"]
 
 # Frames decoded and thrown away before a section that does not follow its neighbor, if that one has so many. With the
 # embedded codec 9 give 65 dB to the exact images (2 gray levels at most), 4 give 50 dB (20 levels in the first image).
@@ -26,14 +27,6 @@ CONTEXT = 9
 # it standing still for a while. On held-out clips that are cut in the middle the first images are then 3.6, 2.6, 1.9
 # and 1.7 steps of 255 from the true ones (1.3 with the whole past); begun cold they are 12, and 5 after four images.
 STILL = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """Images of a section, by its place in time; those of place 0 begin with the start image, if there is one."""
-
-    place: int
-    images: np.ndarray
 
 
 class StreamDecoder:
@@ -86,10 +79,17 @@ class ContextDecoder:
         return _decoded(self.run, place, shown, stream.decode(self.run.read_section(section)))
 
 
-def decoder_for(run: Run, plan: Plan, codec: Codec) -> StreamDecoder | ContextDecoder:
-    """The exact stream where sections come in the order of time, else context."""
+Decoder = StreamDecoder | ContextDecoder | OverlapDecoder | NeighborDecoder
+
+
+def decoder_for(run: Run, plan: Plan, codec: AnyCodec) -> Decoder:
+    """One stream where sections come in the order of time, and where they come against it if the codec can do that."""
     firsts = [section.frames[0] for section in plan.sections]
-    return (StreamDecoder if firsts == sorted(firsts) else ContextDecoder)(run, plan, codec)
+    forward = firsts == sorted(firsts)
+    if isinstance(codec, Codec):
+        return (StreamDecoder if forward else ContextDecoder)(run, plan, codec)
+    in_a_row = forward or firsts == sorted(firsts, reverse=True)
+    return (OverlapDecoder if in_a_row else NeighborDecoder)(run, plan, codec)
 
 
 def _before(run: Run, by_place: Mapping[int, Section], known: range) -> Float[Tensor, "1 c t h w"]:

@@ -25,6 +25,7 @@ class Planned:
     video: Path  # the file that grows
     unread: tuple[str, ...]  # what the model cannot read of the prompt: unknown words, and what comes too late
     meters: tuple[Meter, ...]  # of sections whose images are there already, in time order
+    remarks: tuple[str, ...] = ()  # what became of LoRAs, how the model runs here: for the user to read
 
 
 @dataclass(frozen=True, slots=True)

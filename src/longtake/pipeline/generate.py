@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longtake.backbones import Backbone, load_backbone
+from longtake.backbones.backbone import AnyCodec
+from longtake.backbones.families import Conditioning, beside
+from longtake.backbones.loading import load_any_codec
+from longtake.backbones.outline import Loaded
 from longtake.backbones.pixels import to_pixels
+from longtake.backbones.prompts import Words
 from longtake.backbones.reading import Draft, Reading, Told, read, velocity_of
+from longtake.backbones.running import Demand, Runtime, running
 from longtake.errors import LongtakeError, ModelError, NumericsError, OutputError
-from longtake.flow import SOLVERS, noise, sigmas
-from longtake.media import fit, load_image, write_video
+from longtake.flow import NOISES, SOLVERS, Velocity, sigmas
+from longtake.media import load_image, write_video
 from longtake.packing import History, Importance
 from longtake.pipeline.decoding import Decoded, decoder_for
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
 from longtake.pipeline.meter import Meter, measure
-from longtake.pipeline.preflight import Preflight, check_output, find_device, fingerprint_of, preflight
+from longtake.pipeline.preflight import Preflight, check_output, find_device, fingerprint_of, fitted, preflight
 from longtake.pipeline.request import Config, Extension, Request
 from longtake.pipeline.run import Run, frames_of
 from longtake.pipeline.source import take_in
@@ -31,30 +38,31 @@ from longtake.plan import Plan, Section
 
 __all__ = ["extend", "generate", "make", "reroll"]
 
+DEFAULT = Runtime()
+
 
 def generate(
     request: Request,
     output: Path,
     folder: Path,
     backbone: Backbone | None = None,
-    device: str = "auto",
+    runtime: Runtime = DEFAULT,
     checked: Preflight | None = None,
 ) -> Iterator[Event]:
     """Makes a video into `output`; everything on the way is kept in the run folder `folder`.
 
-    The request's model is loaded onto `device`, unless it is given as `backbone`. `checked` is what `preflight` said of
-    the same, if it was asked.
+    The request's model is loaded and run as `runtime` says, unless it is given as `backbone`, set up by the caller.
+    `checked` is what `preflight` said of the same, if it was asked.
 
     Raises:
         LongtakeError: the request cannot be served; nothing is written then.
     """
-    find_device(device)
+    find_device(runtime.device)
     checked = checked or preflight(request, output, folder)
-    size = checked.config.height, checked.config.width
-    image = fit(load_image(request.image), *size)
-    keys = {key.frame: fit(load_image(key.image), *size) for key in checked.script.keys}
+    image = fitted(load_image(request.image), checked.config)
+    keys = {key.frame: fitted(load_image(key.image), checked.config) for key in checked.script.keys}
     run = Run.create(folder, request, checked.config, image, output, keys)
-    yield from make(run, output, backbone, device)
+    yield from make(run, output, backbone, runtime)
 
 
 def extend(
@@ -62,7 +70,7 @@ def extend(
     output: Path,
     folder: Path,
     backbone: Backbone | None = None,
-    device: str = "auto",
+    runtime: Runtime = DEFAULT,
     checked: Preflight | None = None,
 ) -> Iterator[Event]:
     """Makes a video longer: what comes after it or before it, with all of it as history. `output` holds both in order.
@@ -73,18 +81,19 @@ def extend(
     Raises:
         LongtakeError: the request cannot be served; nothing is written then.
     """
-    target = find_device(device)
+    target = find_device(runtime.device)
     checked = checked or preflight(request, output, folder)
     assert checked.film
-    backbone, begun = backbone or load_backbone(request.model, target), folder.exists()
+    codec, begun = backbone.codec if backbone else _codec(checked.config, target), folder.exists()
     try:
-        start = take_in(checked.film, checked.config, folder, backbone.codec)
+        start = take_in(checked.film, checked.config, folder, codec)
         run = Run.create(folder, request, checked.config, start, output)
     except LongtakeError:
         if not begun:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    yield from make(run, output, backbone, device)
+    del codec
+    yield from make(run, output, backbone, runtime)
 
 
 def reroll(run: Run, section: int, seed: int) -> Run:
@@ -101,8 +110,8 @@ def reroll(run: Run, section: int, seed: int) -> Run:
 
 
 @torch.inference_mode()
-def make(run: Run, output: Path, backbone: Backbone | None = None, device: str = "auto") -> Iterator[Event]:
-    """Makes what a run lacks, from wherever it was stopped.
+def make(run: Run, output: Path, backbone: Backbone | None = None, runtime: Runtime = DEFAULT) -> Iterator[Event]:
+    """Makes what a run lacks, from wherever it was stopped. Model and machine are as for `generate`.
 
     Raises:
         RunError: another process works on this run.
@@ -121,16 +130,50 @@ def make(run: Run, output: Path, backbone: Backbone | None = None, device: str =
         if finished == len(plan.sections) and all(map(run.has_segment, places)):
             yield Planned(plan, config.steps, finished, run.folder, run.video, (), run.read_meters())
         else:
-            backbone = backbone or load_backbone(config.model, find_device(device))
-            unread = tuple(dict.fromkeys(words for prompt in config.prompts for words in _unread(backbone, prompt)))
-            yield Planned(plan, config.steps, finished, run.folder, run.video, unread, run.read_meters())
-            yield from _sections(run, plan, backbone)
+            with _ready(run, plan, backbone, runtime) as (ready, words):
+                remarks = ready.remarks
+                yield Planned(
+                    plan, config.steps, finished, run.folder, run.video, words.unread, run.read_meters(), remarks
+                )
+                yield from _sections(run, plan, ready, words.told)
         comment = run.request.model_copy(update={"seeds": config.seeds}).model_dump_json()
         write_video(run.pieces, output, comment)
     yield Finished(output, config.images)
 
 
-def _sections(run: Run, plan: Plan, backbone: Backbone) -> Iterator[Event]:
+@contextmanager
+def _ready(run: Run, plan: Plan, backbone: Backbone | None, runtime: Runtime) -> Iterator[tuple[Backbone, Words]]:
+    """The backbone as the run wants it, and what it is told. Encoders have read, and left, before the network comes."""
+    config, own = run.config, backbone is None
+    device = backbone.device if backbone else find_device(runtime.device)
+    if backbone is None:
+        how = Loaded(device, places=config.parts, loras=config.loras, rest=device.type != "cpu")
+        backbone = load_backbone(config.model, how=how)
+    told = {"compat": config.compat, "distilled_guidance": config.distilled_guidance}
+    backbone = replace(backbone, settings=backbone.settings.model_copy(update=told))
+    guided = config.second_guidance > 1.0 or any(config.guidance_of(section) > 1.0 for section in plan.sections)
+    prompts = list(dict.fromkeys((*config.prompts, *((config.negative_prompt,) if guided else ()))))
+    words = backbone.prompts.tell(prompts, load_image(run.folder / "start.png"))
+    if not own and config.cache == "none":
+        yield backbone, words
+        return
+    height, width = (side // backbone.codec.spatial_ratio for side in (config.height, config.width))
+    tokens = plan.schedule.section_tokens(height, width) + max(s.context_tokens(height, width) for s in plan.sections)
+    demand = Demand(
+        tokens=tokens + max(map(beside, words.told.values())),
+        levels=sigmas(config.steps, config.shift)[:-1],
+        told=tuple(words.told.values()),
+        cache=config.cache,
+    )
+    with running(backbone, device, runtime, demand) as backbone:
+        yield backbone, words
+
+
+def _codec(config: Config, device: torch.device) -> AnyCodec:
+    return load_any_codec(config.model, device, config.parts)
+
+
+def _sections(run: Run, plan: Plan, backbone: Backbone, told: Mapping[str, Conditioning]) -> Iterator[Event]:
     """Makes, decodes and encodes each section that the run lacks, and reads the others."""
     config = run.config
     rounding = backbone.discretization(config.codebook, config.discretize_images)
@@ -140,13 +183,12 @@ def _sections(run: Run, plan: Plan, backbone: Backbone) -> Iterator[Event]:
     decoder = decoder_for(run, plan, backbone.codec)
     reading = _reading(config)
     last_read = {f: s.index for s in plan.sections for f in s.seen}
-    texts = _texts(config, plan, backbone)
     by_place, start_image = plan.by_place(), load_image(run.folder / "start.png")
     images = sum(piece.images for piece in run.pieces if piece.path.exists())
     for section in plan.sections:
         began = time.monotonic()
         if not run.has_section(section.index):
-            run.write_section(section, (yield from _solve(run, plan, section, history, backbone, texts)))
+            run.write_section(section, (yield from _solve(run, plan, section, history, backbone, told)))
         latents = run.read_section(section).to(backbone.device)  # as whoever goes on reads it, to the bit
         history.remember(section.frames, latents)
         meters = list[Meter]()
@@ -169,7 +211,8 @@ def _meter(run: Run, by_place: Mapping[int, Section], decoded: Decoded, start_im
 
 
 def _check_model(run: Run) -> None:
-    if fingerprint_of(run.config.model) != run.config.fingerprint:
+    config = run.config
+    if fingerprint_of(config.model, config.parts, config.loras) != config.fingerprint:
         raise ModelError(f"{run.config.model}: the model's files changed since this run began; start a new run")
 
 
@@ -190,16 +233,24 @@ def _reading(config: Config) -> Reading:
 
 
 def _solve(
-    run: Run, plan: Plan, section: Section, history: History, backbone: Backbone, texts: Mapping[str, Tensor]
+    run: Run, plan: Plan, section: Section, history: History, backbone: Backbone, told: Mapping[str, Conditioning]
 ) -> Iterator[Event]:
     """The latents of one section, with a `Step` for each step; returns them."""
     config = run.config
     _, c, h, w = history.shape
     seed = config.seed_of(section)
-    x = noise((1, c, len(section.frames), h, w), seed, section.index, backbone.device)
-    told = _told(config, section, texts)
-    context = read(backbone, plan, section, history, _reading(config), Draft(x, told.positive, [seed]))
-    velocity = velocity_of(backbone, context, told, config.history_guidance)
+    x = NOISES[config.noise]((1, c, len(section.frames), h, w), seed, section.index, backbone.device)
+    draft = Draft(x, told[config.prompt_of(section)], [seed])
+    backbone.begin_section()
+
+    def velocity_by(network: Backbone, guidance: float) -> Velocity:
+        context = read(network, plan, section, history, _reading(config), draft)
+        return velocity_of(network, context, _told(config, section, told, guidance), config.history_guidance)
+
+    velocity = velocity_by(backbone, config.guidance_of(section))
+    if backbone.second is not None:
+        boundary = backbone.settings.boundary
+        velocity = _split(boundary, velocity, velocity_by(backbone.second, config.second_guidance))
     for number, x in enumerate(SOLVERS[config.solver](velocity, x, sigmas(config.steps, config.shift)), start=1):
         yield Step(section, number, x)
     if not torch.isfinite(x).all():
@@ -211,24 +262,17 @@ def _solve(
     return x
 
 
-def _texts(config: Config, plan: Plan, backbone: Backbone) -> dict[str, Tensor]:
-    """Each prompt that a section is told or led away from, encoded once."""
-    guided = any(config.guidance_of(section) > 1.0 for section in plan.sections)
-    prompts = {*config.prompts, *([config.negative_prompt] if guided else [])}
-    return {prompt: backbone.prompts.encode([prompt]) for prompt in prompts}
+def _split(boundary: float, noisy: Velocity, calm: Velocity) -> Velocity:
+    """One network's velocity down to a noise level, another's below it."""
+    return lambda x, sigma: noisy(x, sigma) if sigma >= boundary else calm(x, sigma)
 
 
-def _told(config: Config, section: Section, texts: Mapping[str, Tensor]) -> Told:
+def _told(config: Config, section: Section, told: Mapping[str, Conditioning], guidance: float) -> Told:
     """The section's prompt, the negative one if guidance leads away from it."""
-    positive, guidance = texts[config.prompt_of(section)], config.guidance_of(section)
+    positive = told[config.prompt_of(section)]
     if guidance == 1.0:
         return Told(positive)
-    return Told(positive, texts[config.negative_prompt], guidance, config.guidance_rescale)
-
-
-def _unread(backbone: Backbone, prompt: str) -> tuple[str, ...]:
-    report = backbone.prompts.report(prompt)
-    return (*report.unknown, *([report.lost] if report.lost else []))
+    return Told(positive, told[config.negative_prompt], guidance, config.guidance_rescale)
 
 
 def _given(run: Run, plan: Plan, backbone: Backbone) -> list[tuple[range, Tensor]]:
@@ -244,16 +288,19 @@ def _pictured(run: Run, backbone: Backbone) -> dict[int, Tensor]:
     """Latents of the start image and of key images by frame; each picture is encoded once in the life of a run."""
     pictures = {0: load_image(run.folder / "start.png")}
     if not run.has_start():
-        run.write_start(_encoded(pictures[0], backbone))
+        run.write_start(_encoded(run.config, pictures[0], backbone.codec))
     latents = {0: run.read_start()}
     for frame in run.config.given:
         pictures[frame] = load_image(run.key_path(frame).with_suffix(".png"))
         if not run.has_key(frame):
             same = next((other for other in latents if np.array_equal(pictures[other], pictures[frame])), None)
-            run.write_key(frame, _encoded(pictures[frame], backbone) if same is None else latents[same])
+            run.write_key(
+                frame, _encoded(run.config, pictures[frame], backbone.codec) if same is None else latents[same]
+            )
         latents[frame] = run.read_key(frame)
     return {frame: known.to(backbone.device) for frame, known in latents.items()}
 
 
-def _encoded(picture: np.ndarray, backbone: Backbone) -> Float[Tensor, "1 c 1 h w"]:
-    return backbone.codec.encode(to_pixels(torch.from_numpy(picture)[None, None], backbone.device))
+def _encoded(config: Config, picture: np.ndarray, codec: AnyCodec) -> Float[Tensor, "1 c 1 h w"]:
+    pixels = to_pixels(torch.from_numpy(picture)[None, None], codec.device)
+    return codec.sample(pixels, config.seed) if config.posterior == "sample" else codec.encode(pixels)

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
 
+import numpy as np
 import torch
 
-from longtake.backbones import find_model, inspect_model
+from longtake.backbones import BackboneSettings, Outline, inspect_model
+from longtake.backbones.caches import CACHES
 from longtake.backbones.codebooks import check_sizes
+from longtake.backbones.hunyuan.buckets import Bucket, find_bucket, fit_bucket
+from longtake.backbones.parts import FoundModel
+from longtake.backbones.registry import locate, present
 from longtake.errors import InputError, ModelError, OutputError
-from longtake.media import Film, load_image, open_film
+from longtake.media import Film, fit, load_image, open_film
 from longtake.pipeline.request import Config, Extension, Request, resolve, script_of
 from longtake.pipeline.run import Run, check_new
 from longtake.pipeline.source import check_long_enough, source_of
 from longtake.plan import KeyImage, Script
 
-__all__ = ["Preflight", "check_output", "find_device", "fingerprint_of", "preflight"]
+__all__ = ["Preflight", "check_output", "find_device", "fingerprint_of", "fitted", "preflight"]
 
 SAMPLES = 256  # of each weight file enter the fingerprint; up to 16 MiB that is all of it
 SAMPLE = 1 << 16  # bytes
+NOTHING = MappingProxyType[Any, Any]({})
 RESERVE = 32 << 20  # bytes that stay free on the disk
 KEPT = 0.75  # of a key image, at least: the rest is cropped
 
@@ -41,21 +50,42 @@ class Preflight:
     film: Film | None = None  # the video that is made longer, if one is
 
 
-def fingerprint_of(model: str) -> str:
-    """A digest of the model's configs, and of the sizes and of samples from the whole length of its weight files.
+def fingerprint_of(model: str, parts: Mapping[str, Path] = NOTHING, loras: Mapping[Path, float] = NOTHING) -> str:
+    """A digest of a model's configs and weights and of its LoRAs: sizes, and samples from the whole length of files.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model, or a part of it is not here.
     """
-    folder, digest = find_model(model), hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder)} {size} ".encode())
-        with open(path, "rb") as file:
-            for at in range(0, size, max(SAMPLE, size // SAMPLES)):
-                file.seek(at)
-                digest.update(file.read(SAMPLE))
+    digest = hashlib.sha256()
+    for name, path in [*_files(present(locate(model, parts))), *((str(path), path) for path in sorted(loras))]:
+        try:
+            size = path.stat().st_size
+            digest.update(f"{name} {size} ".encode())
+            with open(path, "rb") as file:
+                for at in range(0, size, max(SAMPLE, size // SAMPLES)):
+                    file.seek(at)
+                    digest.update(file.read(SAMPLE))
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read ({error.strerror})") from error
     return digest.hexdigest()[:32]
+
+
+def _files(found: FoundModel) -> Iterator[tuple[str, Path]]:
+    """The files that make a model, with names that do not depend on where it lies."""
+    for one in found.parts:
+        for path in one.files:
+            yield f"{one.part.name}/{path.name}", path
+    home = found.path_of("transformer").parent
+    for path in sorted(home.glob("*")):
+        if path.name in ("longtake.json", "codebooks.safetensors"):
+            yield path.name, path
+
+
+def fitted(image: np.ndarray, config: Config) -> np.ndarray:
+    """The uint8 picture "H W 3" at the size of the video, cropped at its center."""
+    if config.compat == "official":
+        return fit_bucket(image, Bucket(config.height, config.width))
+    return fit(image, config.height, config.width)
 
 
 def preflight(request: Request | Extension, output: Path, folder: Path) -> Preflight:
@@ -66,7 +96,8 @@ def preflight(request: Request | Extension, output: Path, folder: Path) -> Prefl
     Raises:
         LongtakeError: what cannot be, and what would do.
     """
-    model = inspect_model(request.model)
+    model = inspect_model(request.model, request.parts)
+    _check_ways(request, model)
     spatial, patch = model.spatial_ratio, model.patch
     grid = spatial * patch.h, spatial * patch.w
     ratio, film, source = model.temporal_ratio, None, None
@@ -75,7 +106,9 @@ def preflight(request: Request | Extension, output: Path, folder: Path) -> Prefl
             raise OutputError(f"{output} is the video that is to be made longer; name another file")
         film = open_film(request.video)
         source = source_of(film, request.side, model.settings.fps, ratio)
-    config = resolve(request, model.settings, grid, ratio, fingerprint_of(request.model), source)
+    model = replace(model, settings=_sized(request, model, film))
+    fingerprint = fingerprint_of(request.model, request.parts, request.loras)
+    config = resolve(request, model.settings, grid, ratio, fingerprint, source)
     script = script_of(request, config)
     if isinstance(request, Request):
         _check_images(request.image, script.keys, config)
@@ -109,6 +142,25 @@ def preflight(request: Request | Extension, output: Path, folder: Path) -> Prefl
         script=script,
         film=film,
     )
+
+
+def _check_ways(request: Request | Extension, model: Outline) -> None:
+    """Checks what only some kinds of models can be asked."""
+    if request.compat == "official" and model.family != "hunyuan":
+        raise InputError(f"{request.model}: compat official is for FramePack on HunyuanVideo; leave it out")
+    if request.distilled_guidance is not None and model.settings.distilled_guidance is None:
+        raise InputError(f"{request.model} was not distilled to obey guidance; --guidance leads it")
+    if request.cache not in ("none", "draft", *CACHES):
+        raise InputError(f"unknown step cache {request.cache!r}; there are none, draft, {', '.join(CACHES)}")
+
+
+def _sized(request: Request | Extension, model: Outline, film: Film | None) -> BackboneSettings:
+    """The model's settings; where no size is asked for, with the size of its own that is nearest to the picture's."""
+    if request.height or request.width or len(model.buckets) < 2:
+        return model.settings
+    height, width = (film.height, film.width) if film else load_image(cast(Request, request).image).shape[:2]
+    bucket = find_bucket(height, width, model.buckets)
+    return model.settings.model_copy(update={"height": bucket.height, "width": bucket.width})
 
 
 def _check_images(start: Path, keys: tuple[KeyImage, ...], config: Config) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from longtake.errors import InputError, PlanError
+from longtake.flow import FRAMEPACK_SHIFT
 from longtake.plan import (
     SEEDS,
     STRONGEST,
@@ -52,6 +53,9 @@ class _Wish(BaseModel):
     storyboard: Storyboard = Storyboard()  # what is told over time; where it says nothing, the prompt holds
     seconds: float = Field(default=6.0, gt=0, le=LONGEST)
     model: str = "embedded"
+    parts: dict[str, Path] = {}  # of the model that are elsewhere, by name: a folder, or a single file of weights
+    loras: dict[Path, float] = {}  # files, with their weights
+    compat: Literal["longtake", "official"] = "longtake"  # official: as FramePack's own program has it
     order: str | None = None
     schedule: str | None = None
     gaps: Gaps | None = None
@@ -69,7 +73,10 @@ class _Wish(BaseModel):
     steps: int | None = Field(default=None, ge=1, le=1000)
     solver: Literal["euler", "unipc"] | None = None
     guidance: float | None = Field(default=None, ge=1.0, le=STRONGEST)
+    distilled_guidance: float | None = Field(default=None, ge=0.0, le=STRONGEST)  # for networks distilled to obey it
     negative_prompt: str = ""
+    cache: str = "none"  # of steps: reuses what earlier ones computed; draft: the model's own
+    posterior: Literal["mean", "sample"] | None = None  # of the start image's latents; a sample belongs to the seed
     seed: int = Field(default=0, ge=0, lt=SEEDS)
     height: int | None = Field(default=None, ge=16, le=8192)
     width: int | None = Field(default=None, ge=16, le=8192)
@@ -100,6 +107,38 @@ class _Wish(BaseModel):
             parts = [part.rpartition("=") for part in value.split(",")]
             return {kernel.strip() or "*": size.strip() for kernel, _, size in parts}
         return value
+
+    @field_validator("loras", mode="before")
+    @classmethod
+    def _weights(cls, value: Any) -> Any:
+        """Also reads a list of files, each with its weight behind a colon or without one."""
+        if isinstance(value, list | tuple):
+            return dict(_weighted(str(one)) for one in value)
+        return value
+
+    @field_validator("parts", mode="before")
+    @classmethod
+    def _places(cls, value: Any) -> Any:
+        """Also reads a list of name=path."""
+        if isinstance(value, list | tuple):
+            pairs = [str(one).partition("=") for one in value]
+            if any(not path for _, _, path in pairs):
+                raise ValueError("expected name=path, such as transformer=model.safetensors")
+            return {name: path for name, _, path in pairs}
+        return value
+
+
+def _weighted(lora: str) -> tuple[str, float]:
+    """A file and its weight.
+
+    >>> _weighted("style.safetensors:0.8"), _weighted("style.safetensors")
+    (('style.safetensors', 0.8), ('style.safetensors', 1.0))
+    """
+    path, _, weight = lora.rpartition(":")
+    try:
+        return (path, float(weight)) if path else (lora, 1.0)
+    except ValueError:
+        return lora, 1.0
 
 
 class Request(_Wish):
@@ -157,7 +196,10 @@ class Config(BaseModel):
     prompt: str
     negative_prompt: str
     model: str
-    fingerprint: str  # of the model's files
+    fingerprint: str  # of the model's files, and of its LoRAs
+    parts: dict[str, Path] = {}
+    loras: dict[Path, float] = {}
+    compat: Literal["longtake", "official"] = "longtake"
     order: str
     schedule: str
     gaps: Gaps
@@ -174,10 +216,15 @@ class Config(BaseModel):
     frames: int
     temporal_ratio: int
     steps: int
-    solver: Literal["euler", "unipc"]
+    solver: Literal["euler", "unipc", "unipc_official"]
+    noise: Literal["section", "running"] = "section"  # that belongs to a section alone, or to those before it, too
     shift: float
     guidance: float
     guidance_rescale: float
+    distilled_guidance: float | None = None
+    second_guidance: float = 1.0  # of a second transformer, if the model has one
+    cache: str = "none"
+    posterior: Literal["mean", "sample"] = "mean"
     seed: int
     height: int
     width: int
@@ -335,6 +382,9 @@ def resolve(
         PlanError: order, schedule and length do not go together, or key images with them.
         StoryboardError: the storyboard does not fit the video.
     """
+    official = request.compat == "official"
+    if official:
+        settings = settings.model_copy(update={"gaps": "clamped", "missing": "zeros", "shift": FRAMEPACK_SHIFT})
     usual = USUAL[source.side] if source else settings.order
     if request.schedule and not (source and find_order(usual).serves(find_schedule(request.schedule))):
         usual = default_order(find_schedule(request.schedule))
@@ -350,11 +400,16 @@ def resolve(
             f"{', '.join(map(str, schedule.kernels))}; * stands for all"
         )
     sections = sections_for(request.seconds, settings.fps, schedule.generated, temporal_ratio)
+    height = _side("height", request.height, settings.height, grid[0])
+    width = _side("width", request.width, settings.width, grid[1])
     config = Config(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
         model=request.model,
         fingerprint=fingerprint,
+        parts=request.parts,
+        loras=request.loras,
+        compat=request.compat,
         order=order,
         schedule=str(schedule),
         gaps=request.gaps or settings.gaps,
@@ -371,13 +426,18 @@ def resolve(
         frames=(source.first if source else 1) + schedule.generated * sections,
         temporal_ratio=temporal_ratio,
         steps=request.steps or settings.steps,
-        solver=request.solver or settings.solver,
-        shift=settings.shift,
+        solver=request.solver or ("unipc_official" if official else settings.solver),
+        noise="running" if official else "section",
+        shift=settings.shift_at(schedule.generated * (height // grid[0]) * (width // grid[1])),
         guidance=_or(request.guidance, settings.guidance),
         guidance_rescale=settings.guidance_rescale,
+        distilled_guidance=_or(request.distilled_guidance, settings.distilled_guidance),
+        second_guidance=_or(request.guidance, settings.second_guidance),
+        cache=settings.draft if request.cache == "draft" else request.cache,
+        posterior=request.posterior or ("sample" if official else "mean"),
         seed=request.seed,
-        height=_side("height", request.height, settings.height, grid[0]),
-        width=_side("width", request.width, settings.width, grid[1]),
+        height=height,
+        width=width,
         fps=settings.fps,
         scale=request.scale,
         crf=request.crf,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from longtake.backbones import Codec
+from longtake.backbones.backbone import AnyCodec
 from longtake.backbones.pixels import to_pixels
 from longtake.errors import InputError
 from longtake.media import Film, load_image, save_image, write_segment
@@ -63,7 +63,7 @@ def told_of(film: Film, config: Config) -> Iterator[str]:
 
 
 @torch.inference_mode()
-def take_in(film: Film, config: Config, folder: Path, codec: Codec) -> np.ndarray:
+def take_in(film: Film, config: Config, folder: Path, codec: AnyCodec) -> np.ndarray:
     """Puts a video into a run folder: its images, its latents, its last image. Returns its first one that is encoded.
 
     Raises:
@@ -86,5 +86,6 @@ def take_in(film: Film, config: Config, folder: Path, codec: Codec) -> np.ndarra
         number += len(shot)
         if number == source.images:
             save_image(shot[-1], folder / "last.png")
+    latents.append(intake.finish())
     write_latents(folder / "source.safetensors", torch.cat(latents, dim=2), {"frames": list(range(source.frames))})
     return load_image(folder / "start.png")

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from longtake.backbones.codec import Codec
+from longtake.backbones.backbone import AnyCodec
 from longtake.backbones.pixels import to_pixels
 from longtake.errors import ConfigError
 from longtake.toybox import caption, mirrored
@@ -58,7 +58,7 @@ def section_captions(
 
 @torch.no_grad()
 def encode_tracks(
-    codec: Codec,
+    codec: AnyCodec,
     clips: Clips,
     starts: Sequence[int],
     generated: int,
@@ -104,7 +104,7 @@ def encode_tracks(
     )
 
 
-def fingerprint(codec: Codec, clips: Clips, starts: Sequence[int], mirror: bool) -> str:
+def fingerprint(codec: AnyCodec, clips: Clips, starts: Sequence[int], mirror: bool) -> str:
     """What tracks are made of, in sixteen hexadecimal digits: other clips, starts or weights of a codec give others."""
     names = [(t.difficulty, t.seed, t.attempt) for t in clips.truths]
     size = (clips.images, clips.height, clips.width)

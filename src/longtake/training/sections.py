@@ -12,9 +12,10 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
 
-from longtake.backbones import Backbone
+from longtake.backbones import Backbone, PromptEncoder
 from longtake.backbones.pixels import to_images
 from longtake.backbones.rollout import roll_out
+from longtake.errors import ModelError
 from longtake.flow import denoise, draw_sigmas, interpolate, target_velocity
 from longtake.packing import History, fit_codebook, fit_of, pack
 from longtake.plan import Section, make_plan, order_of
@@ -36,7 +37,10 @@ class SectionStage(Stage):
     ) -> None:
         self.config, self.backbone, self.rank = config, backbone, rank
         self.tracks, self.held_out = tracks, held_out
-        self.transformer, self.text_encoder = backbone.transformer, backbone.prompts.encoder
+        if not isinstance(backbone.prompts, PromptEncoder):
+            raise ModelError(f"{backbone.name}: training knows models that read prompts with UMT5, as Wan does")
+        self.prompts = backbone.prompts
+        self.transformer, self.text_encoder = backbone.transformer, self.prompts.encoder
         self.device, self.dtype = tracks.latents.device, getattr(torch, config.dtype)
         self.numbers = self._tokenize(tracks)
         self.held_out_numbers = self._tokenize(held_out)
@@ -59,7 +63,7 @@ class SectionStage(Stage):
                 block.compile(dynamic=False)
 
     def _tokens(self, captions: list[str]) -> Tensor:
-        return self.backbone.prompts.tokens(captions).to(self.device)
+        return self.prompts.tokens(captions).to(self.device)
 
     def _tokenize(self, tracks: Tracks) -> Tensor:
         """Token numbers "track section wording s", absent sections repeating the last."""
@@ -96,7 +100,7 @@ class SectionStage(Stage):
 
     def _predict(self, section: Section, history: History, noisy: Tensor, sigma: Tensor, numbers: Tensor) -> Tensor:
         packed = pack(section, history, self.backbone.patchify, self.backbone.axes)
-        text = self.backbone.prompts.embed(numbers)
+        text = self.prompts.embed(numbers)
         return self.backbone.velocity(noisy, sigma, text, packed)
 
     def _history(self, window: Window, seen: Seen, keys: Tensor, size: int = 0) -> History:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import (
@@ -35,7 +35,7 @@ from longtake.backbones.hunyuan.folded import upsample_folded
 from longtake.backbones.hunyuan.pieces import decode_in_pieces, upsample_in_pieces
 from longtake.backbones.weights import digest_of
 
-__all__ = ["HunyuanCodec", "Layers"]
+__all__ = ["HunyuanCodec", "HunyuanIntake", "Layers"]
 
 Layers = Literal["whole", "pieces", "folded"]
 _LAYERS: Mapping[Layers, Callable[[HunyuanVideoDecoder3D], None]] = {
@@ -80,9 +80,15 @@ class HunyuanCodec:
         for half in ("encoder", "decoder"):
             attend_by_frame(network.get_submodule(f"{half}.mid_block"))
         _LAYERS[layers](network.decoder)
-        if tiled:
-            network.enable_tiling()
+        self.tile(tiled)
         nn.Module.to(network, memory_format=self._layout)  # pyright: ignore[reportCallIssue]  (not in torch's stubs)
+
+    def tile(self, tiled: bool) -> None:
+        """Encodes and decodes large images in tiles from now on, or whole."""
+        if tiled:
+            self.network.enable_tiling()
+        else:
+            self.network.disable_tiling()
 
     @property
     def device(self) -> torch.device:
@@ -129,7 +135,7 @@ class HunyuanCodec:
 
         Five, three further each time. diffusers has a last tile of a single frame at times, and shows nothing of it.
         """
-        size, stride = (images // self.temporal_ratio for images in self._tile_images)
+        size, stride = (images // self.temporal_ratio for images in self.tile_images)
         if len(frames) <= size:
             return [frames]
         spans = [frames[start : start + size + 1] for start in range(0, len(frames), stride)]
@@ -148,7 +154,7 @@ class HunyuanCodec:
 
     def join(self, tiles: Sequence[Float[Tensor, "b 3 _ H W"]]) -> Float[Tensor, "b 3 T H W"]:
         """The images of tiles that follow each other, which stay as they are: cross-faded as diffusers does."""
-        size, stride = self._tile_images
+        size, stride = self.tile_images
         last = tiles[0]
         shown = [last[:, :, : stride + 1]]
         for tile in tiles[1:]:
@@ -156,8 +162,24 @@ class HunyuanCodec:
             shown.append(last[:, :, :stride])
         return torch.cat(shown, dim=2)
 
+    def intake(self) -> HunyuanIntake:
+        """An encoder at the start of a video."""
+        return HunyuanIntake(self)
+
+    @torch.no_grad()
+    def encode_tile(self, images: Float[Tensor, "b 3 T H W"]) -> Float[Tensor, "b c t h w"]:
+        """The latents of images that pass the encoder together, 17 at most."""
+        network = self.network
+        pixels = images.to(self.device, self.dtype).contiguous(memory_format=self._layout)
+        limits = network.tile_sample_min_height, network.tile_sample_min_width
+        if network.use_tiling and any(side > limit for side, limit in zip(pixels.shape[3:], limits, strict=True)):
+            moments = cast(Tensor, network.tiled_encode(pixels))  # its annotation says otherwise
+        else:
+            moments = network.quant_conv(network.encoder(pixels))
+        return self._scale * DiagonalGaussianDistribution(moments).mean.float()
+
     @property
-    def _tile_images(self) -> tuple[int, int]:
+    def tile_images(self) -> tuple[int, int]:
         """The images that a tile in time makes besides its first, and by how many tiles are apart: 16 and 12."""
         network = self.network
         return network.tile_sample_min_num_frames, int(network.tile_sample_stride_num_frames)
@@ -169,6 +191,49 @@ class HunyuanCodec:
         pixels = images.to(self.device, self.dtype).contiguous(memory_format=self._layout)
         (posterior,) = self.network.encode(pixels, return_dict=False)
         return posterior
+
+
+class HunyuanIntake:
+    """A video being encoded, some images after others: equal to encoding the whole at once.
+
+    What it keeps is less than a tile of images, so a video of any length needs the memory of a tile.
+    """
+
+    def __init__(self, codec: HunyuanCodec) -> None:
+        self.codec = codec
+        self._waiting: Tensor | None = None  # images of the next tile
+        self._begun = False
+
+    def encode(self, images: Float[Tensor, "b 3 T H W"]) -> Float[Tensor, "b c t h w"]:
+        """The latents of the frames that are complete with these images in -1..1; what is over waits for the next."""
+        size, stride = self.codec.tile_images
+        pixels = images if self._waiting is None else torch.cat([self._waiting, images.to(self._waiting.device)], dim=2)
+        parts = [self._nothing(pixels)]
+        while pixels.shape[2] > size:
+            parts.append(self._own(pixels[:, :, : size + 1]))
+            pixels = pixels[:, :, stride:]
+        self._waiting = pixels
+        return torch.cat(parts, dim=2)
+
+    def finish(self) -> Float[Tensor, "b c t h w"]:
+        """The latents of the last images, at the end of the video."""
+        pixels = self._waiting
+        assert pixels is not None
+        overlap = self.codec.tile_images[0] - self.codec.tile_images[1] + 1
+        if self._begun and pixels.shape[2] <= overlap:  # all of them are in the tile before
+            return self._nothing(pixels)
+        return self._own(pixels[:, :, : (pixels.shape[2] - 1) // 4 * 4 + 1])
+
+    def _own(self, tile: Float[Tensor, "b 3 T H W"]) -> Float[Tensor, "b c t h w"]:
+        """The latents of a tile, less those that the tile before it gave: its first frame, and the next."""
+        latents = self.codec.encode_tile(tile)
+        begun, self._begun = self._begun, True
+        return latents[:, :, 2:] if begun else latents
+
+    def _nothing(self, images: Tensor) -> Float[Tensor, "b c 0 h w"]:
+        b, _, _, h, w = images.shape
+        ratio = self.codec.spatial_ratio
+        return torch.zeros(b, self.codec.channels, 0, h // ratio, w // ratio, device=self.codec.device)
 
 
 def _fade(before: Float[Tensor, "b 3 S H W"], tile: Float[Tensor, "b 3 T H W"], overlap: int) -> Tensor:

@@ -1,0 +1,123 @@
+"""The parts of a HunyuanVideo or FramePack model become a backbone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import AutoencoderKLHunyuanVideo
+from transformers import AutoTokenizer, CLIPTextModel, LlamaModel, SiglipImageProcessorPil, SiglipVisionModel
+
+from longtake.backbones.backbone import Backbone, kernels_of
+from longtake.backbones.checking import check_model
+from longtake.backbones.hunyuan.codec import HunyuanCodec
+from longtake.backbones.hunyuan.images import ImageEncoder
+from longtake.backbones.hunyuan.network import OWN_KERNELS, begin_history, project_in_float32
+from longtake.backbones.hunyuan.prompts import HunyuanPromptEncoder
+from longtake.backbones.hunyuan.reader import HunyuanReader
+from longtake.backbones.lora import apply_loras, read_lora
+from longtake.backbones.outline import Loaded, Outline, settings_of
+from longtake.backbones.parts import FoundModel
+from longtake.backbones.skeletons import placed, quiet, skeleton
+from longtake.backbones.weights import read_json
+from longtake.errors import ModelError
+from longtake.schedule import Kernel
+
+__all__ = ["hunyuan_outline", "load_hunyuan", "load_hunyuan_codec"]
+
+
+def hunyuan_outline(found: FoundModel) -> Outline:
+    """The outline of a model, after its files were checked."""
+    check_model(found)
+    settings = settings_of(found)
+    codec = read_json(found.path_of("vae") / "config.json")
+    transformer = _skeleton(found)
+    _check_fit(found.row.name, transformer.config, codec)
+    own = OWN_KERNELS if "Framepack" in found.row.network else {}
+    side = transformer.config["patch_size"]
+    return Outline(
+        settings=settings,
+        temporal_ratio=codec.get("temporal_compression_ratio", 4),
+        spatial_ratio=codec.get("spatial_compression_ratio", 8),
+        channels=codec.get("latent_channels", 16),
+        patch=Kernel(transformer.config["patch_size_t"], side, side),
+        kernels=tuple(sorted({*own, *kernels_of(settings.schedules)}, key=lambda kernel: kernel.t)),
+        codebooks=(),
+        family="hunyuan",
+        buckets=found.row.buckets,
+    )
+
+
+def load_hunyuan(found: FoundModel, how: Loaded) -> Backbone:
+    """The backbone, its text and image encoders still on disk: they are loaded when a prompt is to be read."""
+    check_model(found)
+    settings, device, dtype = settings_of(found), torch.device(how.device), how.computes_in
+    codec = load_hunyuan_codec(found.path_of("vae"), device)
+    transformer = _load_transformer(found, dtype)
+    _check_fit(found.row.name, transformer.config, codec.network.config)
+    begin_history(transformer, kernels_of(settings.schedules))
+    reports = apply_loras(transformer, [(read_lora(path), weight) for path, weight in how.loras.items()])
+    project_in_float32(transformer)
+    placed(transformer, how.home)
+    encoders = {part.name for part in found.row.parts}
+
+    def words() -> HunyuanPromptEncoder:
+        return _load_words(found, device, dtype)
+
+    def images() -> ImageEncoder:
+        return _load_images(found, device, dtype)
+
+    reader = HunyuanReader(words, images if "image_encoder" in encoders else None)
+    backbone = Backbone.assemble(found.row.name, transformer, codec, reader, settings)
+    return replace(backbone, remarks=tuple(map(str, reports)))
+
+
+def load_hunyuan_codec(folder: Path, device: torch.device) -> HunyuanCodec:
+    """The codec in a folder, in float16 as the official program has it; in float32 on a CPU.
+
+    Its layers pass folded, in pieces: equal to diffusers' decoder to round-off, in a third of its memory.
+    """
+    dtype = torch.float32 if device.type == "cpu" else torch.float16
+    with quiet():
+        network = AutoencoderKLHunyuanVideo.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
+    return HunyuanCodec(placed(network, device), layers="folded")
+
+
+def _load_transformer(found: FoundModel, dtype: torch.dtype) -> Any:
+    path = found.path_of("transformer")
+    kind = getattr(diffusers, found.row.network)
+    with quiet():
+        return kind.from_pretrained(path, torch_dtype=dtype, use_safetensors=True).eval()
+
+
+def _load_words(found: FoundModel, device: torch.device, dtype: torch.dtype) -> HunyuanPromptEncoder:
+    """Llama and CLIP in the precision of the network, float16 on a GPU as the official program has them."""
+    dtype = torch.float16 if device.type != "cpu" else dtype
+    with quiet():
+        llama = LlamaModel.from_pretrained(found.path_of("text_encoder"), dtype=dtype, use_safetensors=True)
+        clip = CLIPTextModel.from_pretrained(found.path_of("text_encoder_2"), dtype=dtype, use_safetensors=True)
+    tokenizers = [AutoTokenizer.from_pretrained(found.path_of(name)) for name in ("tokenizer", "tokenizer_2")]
+    return HunyuanPromptEncoder(placed(llama, device), tokenizers[0], placed(clip, device), tokenizers[1])
+
+
+def _load_images(found: FoundModel, device: torch.device, dtype: torch.dtype) -> ImageEncoder:
+    dtype = torch.float16 if device.type != "cpu" else dtype
+    with quiet():
+        siglip = SiglipVisionModel.from_pretrained(found.path_of("image_encoder"), dtype=dtype, use_safetensors=True)
+    processor = SiglipImageProcessorPil.from_pretrained(found.path_of("feature_extractor"))
+    return ImageEncoder(placed(siglip, device), processor)
+
+
+def _skeleton(found: FoundModel) -> Any:
+    folder = found.path_of("transformer")
+    config = read_json(folder / "config.json")
+    return skeleton(folder, lambda: getattr(diffusers, found.row.network).from_config(config))
+
+
+def _check_fit(name: str, transformer: Any, codec: Any) -> None:
+    has, wants = codec.get("latent_channels", 16), transformer["in_channels"]
+    if has != wants:
+        raise ModelError(f"{name}: channels of a latent: {has}, but the transformer is made for {wants}")

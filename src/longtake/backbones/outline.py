@@ -1,0 +1,78 @@
+"""What a model says of itself before its weights are loaded, and how they are to be loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from longtake.backbones.hunyuan.buckets import Bucket
+from longtake.backbones.parts import FoundModel
+from longtake.backbones.settings import BackboneSettings
+from longtake.backbones.weights import read_json
+from longtake.errors import ModelError
+from longtake.schedule import Kernel
+
+__all__ = ["SETTINGS", "Loaded", "Outline", "load_settings", "settings_of"]
+
+SETTINGS = "longtake.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a model says of itself before its weights are loaded."""
+
+    settings: BackboneSettings
+    temporal_ratio: int
+    spatial_ratio: int
+    channels: int  # of a latent
+    patch: Kernel
+    kernels: tuple[Kernel, ...]  # that it has history weights for
+    codebooks: tuple[int, ...]  # words of each codebook
+    family: str
+    buckets: tuple[Bucket, ...] = ()  # sizes that it was made for; empty: that of the settings
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """How a model is to be loaded, beside its name."""
+
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype | None = None  # float32 on a CPU (bfloat16 is a hundred times slower there), bfloat16 elsewhere
+    places: Mapping[str, Path] = field(default_factory=dict)  # parts that are elsewhere, by name
+    loras: Mapping[Path, float] = field(default_factory=dict)  # files, with their weights
+    rest: bool = False  # transformers stay in host memory, text encoders on disk, until they are wanted
+
+    @property
+    def computes_in(self) -> torch.dtype:
+        """The type of the network's weights."""
+        return self.dtype or (torch.float32 if torch.device(self.device).type == "cpu" else torch.bfloat16)
+
+    @property
+    def home(self) -> torch.device:
+        """Where the transformer is loaded to."""
+        return torch.device("cpu" if self.rest else self.device)
+
+
+def settings_of(found: FoundModel) -> BackboneSettings:
+    """The settings of a model: those in its `longtake.json`, else those of its row."""
+    path = found.path_of("transformer")
+    home = path.parent if path.is_file() or found.row.parts[0].folder else path
+    return load_settings(home) if (home / SETTINGS).is_file() else found.row.settings
+
+
+def load_settings(folder: Path) -> BackboneSettings:
+    """The settings in a model folder, or the defaults where it has none."""
+    path = folder / SETTINGS
+    if not path.is_file():
+        return BackboneSettings()
+    try:
+        return BackboneSettings.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ModelError(f"{path}: {place}: {message}" if place else f"{path}: {message}") from error
