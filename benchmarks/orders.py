@@ -34,7 +34,7 @@ from longtake.toybox import with_command
 from longtake.training.clips import Clips, open_clips
 
 COMMANDS = ("left", "right", "still")
-ORDERS = ("vanilla", "inverted", "anti_drifting", "planned:3", "planned:9,3")
+ORDERS = ("vanilla", "inverted", "anti_drifting", "planned:9,3", "planned:10")
 SIZES = (1, 16, 64, 128, 256, 1024)
 
 

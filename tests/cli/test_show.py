@@ -145,7 +145,7 @@ def test_endpoints_are_spaced_as_asked(capsys):
         return [section["frames"][0] // 9 for section in table(capsys, ENDPOINT, "--seconds", "10", *asked)["sections"]]
 
     assert made() == [0, 7, 1, 2, 3, 4, 5, 6]
-    assert made("--order", "planned") == [7, 2, 5, 0, 1, 3, 4, 6]
+    assert made("--order", "planned") == [7, 0, 1, 2, 3, 4, 5, 6]
     assert made("--order", "planned:3") == [2, 5, 7, 0, 1, 3, 4, 6]
     assert made("--order", "planned:6,3") == [5, 7, 2, 0, 1, 3, 4, 6]
     show(ENDPOINT, "--order", "planned:6,3")
@@ -204,7 +204,7 @@ def test_the_orders_are_drawn_beside_each_other(capsys, tmp_path):
 def test_the_orders_as_a_table(capsys):
     shown = table(capsys, "--orders", "--gaps", "true")["orders"]
     assert [(row["order"], row["first_second_after"]) for row in shown] == [
-        ("vanilla", 1), ("inverted", 12), ("planned", 5), ("anti_drifting", 1),
+        ("vanilla", 1), ("inverted", 12), ("planned", 3), ("anti_drifting", 1),
     ]  # fmt: skip
     assert shown[1]["sections"][0]["positions"][0] == 100
     assert [len(row["sections"]) for row in table(capsys, "--orders", "--seconds", "30")["orders"]] == [25] * 4

@@ -275,7 +275,7 @@ def refused(asked, tmp_path):
         ("3s image=tall.png", {}, InputError, "40 x 60 pixels, of which 56% would be cropped away; .* such as 48 x 32"),
         ("3s image=near.png", {"schedule": VANILLA}, PlanError, "sees nothing that lies ahead; one that does: td_f1k1"),
         ("3s image=near.png", {"order": "inverted"}, StoryboardError, r"near\.png at 3 s: in the order inverted"),
-        ("6s image=near.png", {"order": "planned"}, StoryboardError, r"near\.png at 6 s: in the order planned"),
+        ("6s image=near.png", {"order": "planned:3"}, StoryboardError, r"near\.png at 6 s: in the order planned:3"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_told_is_refused_before_work_starts(refused, tmp_path, storyboard, changes, error, said):

@@ -255,7 +255,8 @@ def test_the_beginning_and_the_ending_are_made_before_what_lies_between():
 
 
 def test_endpoints_are_made_before_what_lies_between_coarse_before_fine():
-    assert making("planned", 12) == [8, 11, 2, 5, 0, 1, 3, 4, 6, 7, 9, 10]
+    assert making("planned", 20) == [9, 19, *range(9), *range(10, 19)]
+    assert making("planned:9,3", 12) == [8, 11, 2, 5, 0, 1, 3, 4, 6, 7, 9, 10]
     assert making("planned:3", 8) == [2, 5, 7, 0, 1, 3, 4, 6]
     assert making("planned:4", 8) == [3, 7, 0, 1, 2, 4, 5, 6]
     assert making("planned:6,3", 12) == [5, 11, 2, 8, 0, 1, 3, 4, 6, 7, 9, 10]
@@ -286,7 +287,7 @@ def test_a_section_between_endpoints_sees_the_past_and_the_next_endpoint():
 
 @pytest.mark.parametrize("order", ["planned:", "planned:1", "planned:3,3", "planned:3,9", "planned:a", "planned:4,"])
 def test_a_spacing_that_does_not_fall_is_refused(order):
-    with pytest.raises(PlanError, match="expected sections from endpoint to endpoint, falling, such as planned:9,3"):
+    with pytest.raises(PlanError, match="expected sections from endpoint to endpoint, falling, such as planned:20,10"):
         make_plan(parse(BOTH_SIDES), 10, order)
 
 

@@ -34,7 +34,7 @@ class Options:
     """The finished video."""
     order: str | None = None
     """vanilla (forward, streams), inverted (from the end to the start image), anti_drifting (the ending second) or
-    planned (endpoints first; planned:9,3 says how many sections apart, coarse to fine)."""
+    planned (endpoints first; planned:20,10 says how many sections apart, coarse to fine)."""
     asked: Annotated[Asked, tyro.conf.arg(name="")] = field(default_factory=Asked)
 
 

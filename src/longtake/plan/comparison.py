@@ -18,16 +18,17 @@ INDENT = 12  # columns before a strip
 def draw_orders(plans: Sequence[Plan], format: Format, columns: int = 100) -> str:
     """Plans of one video as text: the sections with their places in the order of making, and what two of them see.
 
-    >>> from longtake.plan import plan_each
-    >>> print(draw_orders(plan_each(frames=55)[2:3], Format()))
+    >>> from longtake.plan import BOTH_SIDES, make_plan
+    >>> from longtake.schedule import parse
+    >>> print(draw_orders([make_plan(parse(BOTH_SIDES), 55, "planned:3")], Format()))
     6 sections, 55 frames, 217 images, 7.23 s at 30 images/s, numbered as they are made
     # made   1 2 4 seen through k1, k2, k4   - known, not seen   a column is 1 frame
     <BLANKLINE>
-    planned, endpoints every 9 and 3 sections                  td_f1k1_x_f16k4f2k2f1k1_g9_x_f1k1f2k2f4k4
+    planned, endpoints every 3 sections                        td_f1k1_x_f16k4f2k2f1k1_g9_x_f1k1f2k2f4k4
     Endpoints first, then what lies between. Errors add up from endpoint to endpoint: a short chain.
                 0         10        20        30        40        50
-       made as       3        4        2        5        6        1
-        2 sees  1                  #########                  1224444--
+       made as       3        4        1        5        6        2
+        2 sees  1                  444444221                  #########
         5 sees  1--------4444444444444444221#########         1224444--
     the first second can be watched after 3 of 6 sections
     """
@@ -56,7 +57,7 @@ def sections_until(plan: Plan, format: Format, seconds: float = 1.0) -> int:
 
     >>> from longtake.plan import plan_each
     >>> [sections_until(plan, Format()) for plan in plan_each(frames=109)]
-    [1, 12, 5, 1]
+    [1, 12, 3, 1]
     """
     needed = 1 + ceil((seconds * format.fps - 1) / format.temporal_ratio)
     missing = {f for f in range(1, needed) if f not in plan.given}

@@ -106,7 +106,7 @@ ORDERS: dict[str, Order] = {  # an order asks more of a schedule than those abov
         _BOTH,
         BOTH_SIDES,
         "Endpoints first, then what lies between. Errors add up from endpoint to endpoint: a short chain.",
-        spacing=(9, 3),
+        spacing=(10,),
     ),
     "anti_drifting": Order(
         anti_drifting,
@@ -121,7 +121,7 @@ ORDERS: dict[str, Order] = {  # an order asks more of a schedule than those abov
 def order_of(name: str) -> str:
     """The order that a name begins with.
 
-    >>> order_of("planned:9,3")
+    >>> order_of("planned:20,10")
     'planned'
     """
     return name.partition(":")[0]
@@ -130,8 +130,8 @@ def order_of(name: str) -> str:
 def find_order(name: str) -> Order:
     """The order of that name; a colon and numbers say how far apart its endpoints are, coarse to fine.
 
-    >>> find_order("planned:9,3").spacing
-    (9, 3)
+    >>> find_order("planned:20,10").spacing
+    (20, 10)
 
     Raises:
         PlanError: there is no such order, or it has no endpoints to space, or not so.
@@ -147,7 +147,7 @@ def find_order(name: str) -> Order:
         raise PlanError(f"order {name!r}: {kind} has no endpoints to space; those that have: {spaced}")
     steps = tuple(int(n) if n.isascii() and n.isdigit() else 0 for n in numbers.split(","))
     if min(steps) < 2 or any(a <= b for a, b in pairwise(steps)):
-        raise PlanError(f"order {name!r}: expected sections from endpoint to endpoint, falling, such as {kind}:9,3")
+        raise PlanError(f"order {name!r}: expected sections from endpoint to endpoint, falling, such as {kind}:20,10")
     return replace(order, spacing=steps)
 
 
@@ -234,7 +234,7 @@ def plan_each(frames: int, gaps: Gaps = "clamped", missing: Missing = "absent") 
     """The same video in each order, with the schedule that is the order's example.
 
     >>> [plan.sections[0].frames[0] for plan in plan_each(frames=109)]
-    [1, 100, 73, 1]
+    [1, 100, 82, 1]
     """
     return tuple(make_plan(parse(row.example), frames, name, gaps, missing) for name, row in ORDERS.items())
 
