@@ -63,7 +63,9 @@ def framepack():
 
 
 def prompt(dtype=torch.float32):
-    return PromptInputs(drawn(1, 7, 12, seed=1, dtype=dtype), torch.ones(1, 7, dtype=torch.int64), drawn(1, 6).to(dtype))
+    return PromptInputs(
+        drawn(1, 7, 12, seed=1, dtype=dtype), torch.ones(1, 7, dtype=torch.int64), drawn(1, 6).to(dtype)
+    )
 
 
 def step(transformer, dtype=torch.float32):
@@ -188,7 +190,7 @@ def test_only_the_large_layers_of_the_blocks_are_stored():
 
 def test_full_storage_changes_nothing():
     transformer = wan()
-    state = {name: value for name, value in transformer.named_parameters()}
+    state = dict(transformer.named_parameters())
     assert store_linears(transformer, "full", CPU) == 0
     assert all(value is state[name] for name, value in transformer.named_parameters())
 

@@ -20,6 +20,7 @@ from longtake.errors import ModelError
 
 __all__ = ["check_model"]
 
+
 def check_model(found: FoundModel) -> None:
     """Checks every part: that it is whole, of the right class, readable, and fits its config.
 

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from longtake.backbones.placement.layout import live_tensors, repeated_blocks
+from longtake.backbones.placement.layout import repeated_blocks
 from longtake.errors import ModelError
 
 __all__ = [
@@ -75,6 +75,9 @@ class Matrix:
 
 class StoredLinear(nn.Linear):
     """A linear layer whose matrix is stored in another form. Its bias, if any, is that of the layer it replaces."""
+
+    scale: Tensor  # these two: None in a form that has none
+    table: Tensor
 
     def __init__(self, matrix: Matrix, bias: Tensor | None) -> None:
         super().__init__(matrix.columns, matrix.rows, bias=False, device="meta")
@@ -200,12 +203,14 @@ def _row_scale(weight: Float[Tensor, "o i"], largest: float) -> Float[Tensor, " 
 def _pack_fp8(weight: Float[Tensor, "o i"]) -> Matrix:
     scale = _row_scale(weight, FP8_LARGEST)
     scaled = (weight.float() / scale[:, None]).clamp(-FP8_LARGEST, FP8_LARGEST)  # beyond it there is only NaN
-    return Matrix(FP8_ROWS, *weight.shape, scaled.to(FP8), scale)
+    return Matrix(FP8_ROWS, len(weight), weight.shape[1], scaled.to(FP8), scale)
 
 
 def _pack_int8(weight: Float[Tensor, "o i"]) -> Matrix:
     scale = _row_scale(weight, 127.0)
-    return Matrix(INT8_ROWS, *weight.shape, (weight.float() / scale[:, None]).round().to(torch.int8), scale)
+    return Matrix(
+        INT8_ROWS, len(weight), weight.shape[1], (weight.float() / scale[:, None]).round().to(torch.int8), scale
+    )
 
 
 def _pack_nf4(weight: Float[Tensor, "o i"]) -> Matrix:
@@ -215,7 +220,7 @@ def _pack_nf4(weight: Float[Tensor, "o i"]) -> Matrix:
     numbers = torch.bucketize(flat / scale[:, None], (values[1:] + values[:-1]) / 2)
     packed = (numbers[:, ::2] << 4 | numbers[:, 1::2]).to(torch.uint8)
     table = torch.stack([values.repeat_interleave(16), values.repeat(16)], dim=1).flatten()
-    return Matrix(_NF4_GROUPS, *weight.shape, packed, scale, table)
+    return Matrix(_NF4_GROUPS, len(weight), weight.shape[1], packed, scale, table)
 
 
 STORAGES: dict[str, Callable[[Any], Matrix]] = {"fp8": _pack_fp8, "int8": _pack_int8, "nf4": _pack_nf4}

@@ -151,8 +151,7 @@ def _assigned(
         return {targets[0]: _whole(entry)}  # to be refused with both shapes
     starts = [sum(rows[:index]) for index in range(len(rows))]
     return {
-        target: _Source(entry, start, start + count)
-        for target, start, count in zip(targets, starts, rows, strict=True)
+        target: _Source(entry, start, start + count) for target, start, count in zip(targets, starts, rows, strict=True)
     }
 
 

@@ -48,10 +48,7 @@ def open_tensors(path: Path) -> TensorFile:
         raise ModelError(f"{path}: a pickle can run any program and is not loaded; convert it to safetensors")
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file")
-    if path.suffix == ".gguf":
-        entries = read_gguf(path)
-    else:
-        entries = _read_safetensors(path)
+    entries = read_gguf(path) if path.suffix == ".gguf" else _read_safetensors(path)
     return TensorFile(path, _without_prefix(entries))
 
 
@@ -90,7 +87,9 @@ def _unscaled(path: Path, name: str, shape: tuple[int, ...], told: str) -> Entry
     if told in _PLAIN:
         return Entry(shape, False, partial(_tensor, path, name))
     if not told.startswith("F8_") or told not in _EIGHT_BITS:
-        raise ModelError(f"{path}: {name} is stored as {told}, which is not read here: take a file in bf16, fp8 or GGUF")
+        raise ModelError(
+            f"{path}: {name} is stored as {told}, which is not read here: take a file in bf16, fp8 or GGUF"
+        )
     if len(shape) != 2:
         return Entry(shape, False, lambda: _tensor(path, name).float())
     return Entry(shape, True, lambda: _matrix(path, name, told, torch.ones(shape[0])))
@@ -117,7 +116,7 @@ def _row(path: Path, scale: str, rows: int, shape: tuple[int, ...]) -> Tensor:
 
 def _matrix(path: Path, name: str, told: str, scale: Tensor) -> Matrix:
     weight = _tensor(path, name)
-    return Matrix(_EIGHT_BITS[told], *weight.shape, weight, scale.expand(len(weight)).contiguous())
+    return Matrix(_EIGHT_BITS[told], len(weight), weight.shape[1], weight, scale.expand(len(weight)).contiguous())
 
 
 def _tensor(path: Path, name: str) -> Tensor:
