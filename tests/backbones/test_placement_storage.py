@@ -1,6 +1,7 @@
 """Matrices in fewer bits, against the same networks of diffusers' own classes in full."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
+from longtake.backbones import load_backbone
 from longtake.backbones.lora import apply_loras, read_lora, remove_loras
 from longtake.backbones.placement import PROFILES, PromptInputs, place, stream_blocks, tabulate
+from longtake.backbones.placement.backends import store_linears_with
 from longtake.backbones.placement.fp8 import COMPUTED, compute_in_fp8
 from longtake.backbones.placement.layout import live_tensors
 from longtake.backbones.placement.storage import FP8, STORAGES, StoredLinear, block_linears, store_linears
@@ -205,6 +208,14 @@ def test_casting_and_moving_leave_what_is_stored_alone():
     assert layer.weight.dtype == FP8
 
 
+def test_what_is_stored_in_fewer_bits_is_not_saved_as_if_it_were_full(tiny_backbone_folder, tmp_path):
+    backbone = load_backbone(tiny_backbone_folder)
+    store_linears(backbone.transformer, "int8", CPU)
+    with pytest.raises(ModelError, match="stored in fewer bits are not saved: load the model in full"):
+        backbone.save(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_bias_is_kept_and_may_be_missing():
     layer = nn.Linear(64, 32, bias=False)
     network = alone(layer)
@@ -264,8 +275,7 @@ def lora_for(transformer, tmp_path):
     return read_lora(tmp_path / "style.safetensors")
 
 
-@pytest.mark.parametrize("storage", STORED)
-@pytest.mark.parametrize("build", [wan, framepack])
+@pytest.mark.parametrize(("build", "storage"), [(wan, "int8"), (wan, "fp8"), (framepack, "fp8"), (framepack, "nf4")])
 def test_loras_lie_over_stored_matrices_and_are_streamed_with_them(build, storage, tmp_path):
     transformer, plain = stored(build, storage), rounded(build, storage)
     lora, without = lora_for(plain, tmp_path), step(plain)
@@ -274,7 +284,9 @@ def test_loras_lie_over_stored_matrices_and_are_streamed_with_them(build, storag
     apply_loras(plain, [(lora, 0.7)])
     assert off(step(plain), without) > 0.05
     assert torch.equal(step(transformer), step(plain))
-    stream_blocks(transformer, CPU).remove()
+    streaming = stream_blocks(transformer, CPU)
+    assert torch.equal(step(transformer), step(plain))
+    streaming.remove()
     remove_loras(transformer)
     assert torch.equal(step(transformer), without)
 
@@ -347,8 +359,9 @@ def test_a_network_without_layers_for_fp8_is_refused():
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("storage", [*STORED, "computed"])
-@pytest.mark.parametrize("build", [wan, framepack])
+@pytest.mark.parametrize(
+    ("build", "storage"), [(framepack, "fp8"), (framepack, "nf4"), (framepack, "computed"), (wan, "computed")]
+)
 def test_stored_blocks_compile_whole_and_once_a_kind(build, storage):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -378,3 +391,42 @@ def test_the_kernel_of_a_gpu_gives_the_product_of_rounded_numbers():
             exact = network.blocks[0][0](x[:257].float())
             ours = network.to(device).blocks[0][0](x.to(device)).cpu()
         assert off(ours[:257], exact) < 2**-7  # bfloat16, and the fast kernel's sums in fewer bits
+
+
+BACK_ENDS = [("torchao", "int8"), ("torchao", "fp8"), ("bitsandbytes", "int8"), ("bitsandbytes", "nf4")]
+
+
+@pytest.mark.filterwarnings("ignore:TorchaoLoraLinear was instantiated without:UserWarning")  # adapters are not merged
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("back_end", "storage"), BACK_ENDS)
+def test_another_package_stores_the_same_and_takes_loras(back_end, storage, tmp_path):
+    pytest.importorskip(back_end)
+    transformer, ours, exact = wan(), stored(wan, storage), step(wan())
+    assert store_linears_with(back_end, transformer, storage, CPU) == len(block_linears(ours))
+    # The same bits in groups of another shape; their fp8 has a scale a row as ours, their int8 too.
+    assert off(step(transformer), exact) < 1.5 * off(step(ours), exact)
+    lora = lora_for(wan(), tmp_path)
+    for network in (transformer, ours):
+        apply_loras(network, [(lora, 0.7)])
+    assert off(step(transformer), step(ours)) < 3 * ERROR[storage][1]
+    with pytest.raises(ModelError, match="only plain tensors can be streamed"):
+        stream_blocks(transformer, CPU)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_nf4_is_that_of_bitsandbytes():
+    functional = pytest.importorskip("bitsandbytes.functional")
+    weight = drawn(32, 96)
+    theirs = functional.dequantize_4bit(*functional.quantize_4bit(weight, blocksize=64, quant_type="nf4"))
+    matrix = STORAGES["nf4"](weight)
+    torch.testing.assert_close(matrix.form.unpack(StoredLinear(matrix, None), torch.float32), theirs)
+
+
+def test_what_a_package_does_not_store_is_named(monkeypatch):
+    with pytest.raises(ModelError, match="torchao does not store matrices in 'nf4'; it has int8, fp8"):
+        store_linears_with("torchao", wan(), "nf4", CPU)
+    with pytest.raises(ModelError, match="stored in fewer bits already: torchao takes those that are not"):
+        store_linears_with("torchao", stored(wan, "int8"), "int8", CPU)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ModelError, match=r"pip install longtake\[bitsandbytes\], or leave the storage to longtake"):
+        store_linears_with("bitsandbytes", wan(), "nf4", CPU)

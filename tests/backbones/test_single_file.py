@@ -22,7 +22,7 @@ from longtake.backbones.checking import check_model
 from longtake.backbones.lora import apply_loras, read_lora
 from longtake.backbones.names import places
 from longtake.backbones.parts import FoundModel, FoundPart
-from longtake.backbones.placement import PromptInputs, stream_blocks, tabulate
+from longtake.backbones.placement import PROFILES, PromptInputs, place, stream_blocks, tabulate
 from longtake.backbones.placement.storage import FP8, StoredLinear, block_linears
 from longtake.backbones.single_file import (
     Entry,
@@ -89,13 +89,13 @@ def renamed(state, comfy=False):
     """Tensors under the names that their publisher gave them, fused where they were."""
     where, left, out = places({stem(name) for name in state}), dict(state), {}
     known = {}
-    for name, place in where.items():
+    for name, there in where.items():
         is_comfy = re.search(
             r"\.lin$|in_layer|out_layer|query_norm|key_norm|_attn\.(qkv|proj)|(_mlp|\d\.mlp)\.[02]$", name
         )
         original = name not in {stem(own) for own in state} and ("." in name or name in ("scale_shift_table",))
-        if original and (place.layers not in known or bool(is_comfy) == comfy):
-            known[place.layers] = (name, place.swapped)
+        if original and (there.layers not in known or bool(is_comfy) == comfy):
+            known[there.layers] = (name, there.swapped)
     for layers, (name, swapped) in known.items():
         for suffix in (".weight", ".bias", ""):
             parts = [left.pop(layer + suffix, None) for layer in layers]
@@ -443,6 +443,10 @@ def test_a_gguf_of_four_bits_takes_loras_tables_and_streaming(tmp_path):
     transformer = framepack()
     path = write_gguf(tmp_path / "one.gguf", transformer.state_dict(), "Q4_0")
     back, plain = load(path, transformer), load(write(tmp_path / "p.safetensors", dequantized(path)), transformer)
+    (resident,) = [profile for profile in PROFILES if profile.name == "resident"]
+    ours, theirs = place(back, 100, resident), place(plain, 100, resident)
+    assert ours.activations == theirs.activations
+    assert ours.weights < theirs.weights / 3
     lora = {}
     for number, name in enumerate(("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.proj_out")):
         layer = transformer.get_submodule(name)

@@ -13,7 +13,6 @@ from typing import Any
 
 import diffusers
 import torch
-from accelerate import init_empty_weights
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
@@ -81,6 +80,8 @@ def load_transformer_file(path: Path, kind: str, dtype: torch.dtype) -> ModelMix
     Raises:
         ModelError: the file is not what it is said to be; the message says what is wrong and what would do.
     """
+    from accelerate import init_empty_weights  # for this alone, and late to import
+
     file = open_tensors(path)
     config = config_for(file, kind)
     sources, history = _fitted(file, kind, config)
