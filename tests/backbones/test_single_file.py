@@ -446,7 +446,7 @@ def test_a_gguf_of_four_bits_takes_loras_tables_and_streaming(tmp_path):
     (resident,) = [profile for profile in PROFILES if profile.name == "resident"]
     ours, theirs = place(back, 100, resident), place(plain, 100, resident)
     assert ours.activations == theirs.activations
-    assert ours.weights < theirs.weights / 3
+    assert ours.weights < 0.6 * theirs.weights  # of this tiny network the embedders are a large part
     lora = {}
     for number, name in enumerate(("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.proj_out")):
         layer = transformer.get_submodule(name)
