@@ -1,4 +1,4 @@
-"""One step of the 13 B FramePack transformer: as diffusers has it, through the seams, compiled, tabulated, streamed.
+"""One step of the 13 B FramePack transformer: as diffusers has it, by the seams, compiled, tabulated, streamed, in fp8.
 
     python benchmarks/backbone_13b.py --output out/backbone_13b
     python benchmarks/backbone_13b.py --tiny --device cpu            the same at tiny size, to see that it runs
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from longtake.backbones.hunyuan.conditioning import HunyuanConditioning
 from longtake.backbones.hunyuan.network import as_told, history_patchify, install, rope_axes, velocity
-from longtake.backbones.placement import PromptInputs, stream_blocks, tabulate
+from longtake.backbones.placement import PromptInputs, compute_in_fp8, settle, stream_blocks, tabulate
 from longtake.flow import sigmas
 from longtake.packing import History, pack
 from longtake.plan import make_plan
@@ -91,6 +91,14 @@ def measured(options: argparse.Namespace):
     streaming = stream_blocks(transformer, device)
     yield row(f"tables, {'eager' if options.eager else 'compiled'}, streamed blocks", setting.packed)
     print(f"pinned host memory {streaming.pinned_bytes / 2**30:.2f} GiB, tables {tables.bytes / 2**20:.0f} MiB")
+    streaming.remove()
+    settle(transformer, device)
+    how = "eager" if options.eager else "compiled"
+    compute_in_fp8(transformer, device)
+    yield row(f"tables, {how}, fp8 linears", setting.packed)
+    streaming = stream_blocks(transformer, device)
+    yield row(f"tables, {how}, fp8 linears, streamed blocks", setting.packed)
+    print(f"pinned host memory {streaming.pinned_bytes / 2**30:.2f} GiB")
 
 
 def new_transformer(config: dict, device: torch.device) -> HunyuanVideoFramepackTransformer3DModel:

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections import Counter
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from longtake.backbones.lora import apply_loras, read_lora, remove_loras
-from longtake.backbones.lora.names import places
+from longtake.backbones.names import places
 from longtake.backbones.seams import install_seams
 from longtake.backbones.wan import SEAMS, rope_axes, velocity
 from longtake.errors import ModelError
@@ -292,7 +293,7 @@ def test_no_two_layers_share_a_name(build):
     for name, place in found.items():
         assert flat.setdefault(name.replace(".", "_"), place) == place
     originals = [place.layers for name, place in found.items() if "." in name and name not in layers]
-    assert len(originals) == len(set(originals))
+    assert max(Counter(originals).values()) <= 2  # its publisher's name, and ComfyUI's for HunyuanVideo
 
 
 @pytest.mark.parametrize("kind", MODELS)

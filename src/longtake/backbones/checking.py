@@ -11,22 +11,13 @@ import diffusers
 import transformers
 
 from longtake.backbones.parts import FoundModel, FoundPart, stem_of
+from longtake.backbones.single_file import check_transformer_file, open_tensors
+from longtake.backbones.single_file.sizes import ALIASES
 from longtake.backbones.skeletons import skeleton
 from longtake.backbones.weights import HISTORY, check_fit, read_json, read_shapes
 from longtake.errors import ModelError
 
 __all__ = ["check_model"]
-
-# What the official program calls its network; the class of diffusers reads its config and its weights as they are.
-_ALIASES = {"HunyuanVideoFramepackTransformer3DModel": "HunyuanVideoTransformer3DModelPacked"}
-# A tensor that only this network has, or has first in this order.
-_MARKS = {
-    "clean_x_embedder.": "HunyuanVideoFramepackTransformer3DModel",
-    "patch_short.": "HeliosTransformer3DModel",
-    "img_in.": "HunyuanVideo's transformer in Tencent's own names",
-    "x_embedder.": "HunyuanVideoTransformer3DModel",
-    "patch_embedding.": "WanTransformer3DModel",
-}
 
 
 def check_model(found: FoundModel) -> None:
@@ -54,7 +45,7 @@ def _check_folder(one: FoundPart, folder: Path) -> None:
     kind, config = one.part.kind, read_json(folder / "config.json")
     shapes = read_shapes([path for path in one.files if path.suffix == ".safetensors"])
     if hasattr(diffusers, kind):
-        said, accepted = config.get("_class_name"), (kind, _ALIASES.get(kind, kind))
+        said, accepted = config.get("_class_name"), (kind, ALIASES.get(kind, kind))
         if said not in accepted:
             raise ModelError(f"{folder}: config.json says {said}; {one.part.name} is read by {kind}")
         network = skeleton(folder, lambda: getattr(diffusers, kind).from_config(config))
@@ -84,13 +75,8 @@ def _check_sizes(folder: Path, found: Iterable[tuple[int, ...]], network: Any) -
 
 
 def _check_file(one: FoundPart, path: Path) -> None:
-    """Checks a single file, which says nothing of itself but the names of its tensors."""
-    if path.suffix == ".gguf":
-        with open(path, "rb") as file:
-            if file.read(4) != b"GGUF":
-                raise ModelError(f"{path} is not a GGUF file; fetch it again")
-        return
-    names = read_shapes([path])
-    looks = next((kind for mark, kind in _MARKS.items() if any(mark in name for name in names)), None)
-    if "Transformer3DModel" in one.part.kind and looks != one.part.kind:
-        raise ModelError(f"{path} looks like {looks or 'no transformer that is known'}; expected {one.part.kind}")
+    """Checks a single file, a transformer's against the network that it has to fill."""
+    if "Transformer3DModel" in one.part.kind:
+        check_transformer_file(path, one.part.kind)
+    else:
+        open_tensors(path)

@@ -14,9 +14,10 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from torch import Tensor
 
+from longtake.backbones.placement.storage import StoredLinear
 from longtake.backbones.prompts import PromptEncoder
 from longtake.backbones.settings import BackboneSettings
-from longtake.errors import OutputError
+from longtake.errors import ModelError, OutputError
 from longtake.flow import LinearShift
 
 __all__ = ["save_codec", "save_model"]
@@ -47,7 +48,10 @@ def save_model(
 
     Raises:
         OutputError: the disk is full or the folder cannot be written.
+        ModelError: the transformer's matrices are stored in fewer bits.
     """
+    if any(isinstance(module, StoredLinear) for module in transformer.modules()):
+        raise ModelError(f"{folder}: matrices that are stored in fewer bits are not saved: load the model in full")
     text_state = prompts.encoder.state_dict()
     text_state.pop("encoder.embed_tokens.weight", None)  # another name of shared.weight
     try:

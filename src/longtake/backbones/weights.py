@@ -20,6 +20,7 @@ __all__ = [
     "PICKLES",
     "check_fit",
     "digest_of",
+    "opened",
     "read_json",
     "read_note",
     "read_shapes",
@@ -83,7 +84,12 @@ def weight_files(folder: Path, stem: str) -> tuple[Path, ...]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, open inside.
+
+    Raises:
+        ModelError: it is cut short, or is no such file.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -95,14 +101,14 @@ def read_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all tensors, from the files' headers alone."""
     shapes = {}
     for path in files:
-        with _opened(path) as file:
+        with opened(path) as file:
             shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     return shapes
 
 
 def read_note(path: Path) -> dict[str, str]:
     """What the header of a file says beside its tensors."""
-    with _opened(path) as file:
+    with opened(path) as file:
         return file.metadata() or {}
 
 
@@ -110,7 +116,7 @@ def read_tensors(files: Sequence[Path], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, without it."""
     tensors = {}
     for path in files:
-        with _opened(path) as file:
+        with opened(path) as file:
             tensors |= {n.removeprefix(prefix): file.get_tensor(n) for n in file.keys() if n.startswith(prefix)}  # noqa: SIM118
     return tensors
 

@@ -26,7 +26,7 @@ from peft.tuners.lora import LoraLayer as Adapted
 from torch import nn
 
 from longtake.backbones.lora.file import LoraFile, LoraLayer
-from longtake.backbones.lora.names import Place, places
+from longtake.backbones.names import Place, places
 from longtake.errors import ModelError
 
 __all__ = ["LoraReport", "apply_loras", "remove_loras"]

@@ -145,7 +145,8 @@ def widths(transformer: nn.Module) -> float:
 
 
 def _activations(transformer: nn.Module, tokens: int, per_token: float) -> int:
-    item = next(iter(_tensors(repeated_blocks(transformer)[-1]))).itemsize
+    # Matrices may be stored in fewer bits; the patch embedding, the one convolution of them all, never is.
+    item = next(module for module in transformer.modules() if isinstance(module, nn.Conv3d)).weight.itemsize
     return int(tokens * _width(transformer) * item * per_token) + RESERVE
 
 

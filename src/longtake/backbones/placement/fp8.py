@@ -1,0 +1,105 @@
+"""Linear layers that compute in eight bits on the tensor cores of Ada, Hopper and later GPUs.
+
+    y[m, o]  =  (sum over i of  X[m, i] * W[o, i])  *  s[m] * t[o]  +  bias[o]
+
+X and W are float8_e4m3fn. The scale t of a row of the matrix is found once, the scale s of a token at each call. Half
+of the bytes, twice the rate of bfloat16; the result is another one: each weight and each activation has three bits
+after its leading one.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from longtake.backbones.placement.storage import (
+    FP8,
+    FP8_LARGEST,
+    FP8_ROWS,
+    STORAGES,
+    Form,
+    Matrix,
+    StoredLinear,
+    block_linears,
+    put_linear,
+)
+from longtake.errors import ModelError
+
+__all__ = ["compute_in_fp8"]
+
+_CAPABILITY = (8, 9)  # of the first GPUs with such tensor cores
+_MULTIPLE = 16  # of rows and columns, what the kernels take
+
+
+def compute_in_fp8(transformer: nn.Module, device: torch.device) -> int:
+    """Lets the large linear layers of the blocks compute in fp8; returns how many.
+
+    Layers that are stored in fp8 already keep their numbers; others are rounded, what they were stored in included. To
+    be called after loading, before LoRAs, tables, compiling and streaming. It is fast when the blocks are compiled:
+    finding the scales of the tokens is then fused with what comes before.
+
+    Args:
+        transformer: with weights.
+        device: where it will compute, and where the rounding is computed. What is stored lies where the matrix lay.
+
+    Raises:
+        ModelError: the device has no fp8, the network has no layers for it, or it has been prepared further than it
+            may be.
+    """
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < _CAPABILITY:
+        raise ModelError(
+            f"{torch.cuda.get_device_name(device)} does not compute in fp8; store the matrices in it instead, "
+            "or choose int8"
+        )
+    layers = {
+        name: layer
+        for name, layer in block_linears(transformer).items()
+        if not layer.in_features % _MULTIPLE and not layer.out_features % _MULTIPLE
+    }
+    if not layers:
+        raise ModelError(f"{type(transformer).__name__} has no layers whose sizes are multiples of {_MULTIPLE}")
+    for name, layer in layers.items():
+        matrix = _in_fp8(layer, device)
+        put_linear(transformer, name, matrix, layer.bias)
+    return len(layers)
+
+
+def _in_fp8(layer: nn.Linear, device: torch.device) -> Matrix:
+    if isinstance(layer, StoredLinear) and layer.weight.dtype == FP8:
+        weight, scale = layer.weight.detach(), layer.scale
+    else:
+        home = layer.weight.device
+        full = layer.form.unpack(layer, torch.float32) if isinstance(layer, StoredLinear) else layer.weight.detach()
+        packed = STORAGES["fp8"](full.to(device))
+        assert packed.scale is not None
+        weight, scale = packed.weight.to(home), packed.scale.to(home)
+    return Matrix(COMPUTED, layer.out_features, layer.in_features, weight, scale)
+
+
+def _multiply(layer: StoredLinear, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+    """Rounds the tokens, multiplies in eight bits, adds up in more, and scales back."""
+    tokens = x.reshape(-1, layer.in_features)
+    scale = (tokens.abs().amax(1, keepdim=True).float() / FP8_LARGEST).clamp(min=1e-12)
+    rounded = (tokens.float() / scale).clamp(-FP8_LARGEST, FP8_LARGEST).to(FP8)
+    product = _product(rounded, layer.weight, scale, layer.scale[None], layer.bias)
+    return product.to(x.dtype).view(*x.shape[:-1], layer.out_features)
+
+
+def _product(
+    tokens: Float[Tensor, "m i"],
+    weight: Float[Tensor, "o i"],
+    s: Float[Tensor, "m 1"],
+    t: Float[Tensor, "1 o"],
+    bias: Float[Tensor, " o"] | None,
+) -> Float[Tensor, "m o"]:
+    """On a GPU the kernel for it, which gives bfloat16; elsewhere the formula."""
+    if tokens.is_cuda:
+        wide = torch.bfloat16
+        bias = None if bias is None else bias.to(wide)
+        return torch._scaled_mm(tokens, weight.t(), s, t, bias, out_dtype=wide, use_fast_accum=True)
+    product = tokens.float() @ weight.float().t() * s * t
+    return product if bias is None else product + bias
+
+
+COMPUTED = Form("fp8, computed", FP8_ROWS.unpack, _multiply)
