@@ -7,8 +7,10 @@ from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideo
 from peft import LoraConfig
 
 from longtake.backbones import fused
-from longtake.backbones.hunyuan.blocks import fuse_blocks
+from longtake.backbones.hunyuan.blocks import _together, fuse_blocks
+from longtake.backbones.hunyuan.network import install
 from longtake.backbones.placement import PromptInputs, stream_blocks, tabulate
+from longtake.packing import Packed
 
 ROUNDING = 1e-6  # of outputs near one: diffusers norms and turns queries and keys in float32, whatever their type
 CPU = torch.device("cpu")
@@ -26,6 +28,10 @@ def new_transformer(dtype=torch.float64):
             if "norm" in name and parameter.ndim == 1:  # norms that do something
                 torch.nn.init.normal_(parameter, mean=1.0, std=0.3)
     return transformer.eval().to(dtype)
+
+
+def fuse(transformer):
+    fuse_blocks(transformer, install(transformer))
 
 
 def inputs(batch=1, dtype=torch.float64):
@@ -53,7 +59,7 @@ def difference(a, b):
 def test_fused_blocks_are_the_blocks(batch):
     transformer = new_transformer()
     before = step(transformer, batch=batch)
-    fuse_blocks(transformer)
+    fuse(transformer)
     assert 0.0 < difference(step(transformer, batch=batch), before) < ROUNDING
 
 
@@ -62,7 +68,7 @@ def test_a_mask_still_hides_words():
     given["encoder_attention_mask"][:, 3:] = False
     with torch.no_grad():
         (before,) = transformer(**given, return_dict=False)
-        fuse_blocks(transformer)
+        fuse(transformer)
         (after,) = transformer(**given, return_dict=False)
     assert difference(after, before) < ROUNDING
     assert difference(after, step(transformer)) > 1e-3
@@ -70,9 +76,10 @@ def test_a_mask_still_hides_words():
 
 def test_twice_is_once():
     transformer = new_transformer()
-    fuse_blocks(transformer)
+    seams = install(transformer)
+    fuse_blocks(transformer, seams)
     once = transformer.transformer_blocks[0].forward
-    fuse_blocks(transformer)
+    fuse_blocks(transformer, seams)
     assert transformer.transformer_blocks[0].forward is once
 
 
@@ -80,14 +87,47 @@ def test_bfloat16_is_not_less_exact_fused():
     exact = step(new_transformer())
     transformer = new_transformer(torch.bfloat16)
     errors = [(step(transformer, dtype=torch.bfloat16) - exact).square().mean().sqrt().item()]
-    fuse_blocks(transformer)
+    fuse(transformer)
     errors.append((step(transformer, dtype=torch.bfloat16) - exact).square().mean().sqrt().item())
     assert errors[1] < 1.1 * errors[0]  # two draws of the same rounding: they differ by some percent
 
 
+def test_weights_lie_together_until_they_are_moved():
+    transformer = new_transformer()
+    fuse(transformer)
+    attn = transformer.transformer_blocks[1].attn
+    linears = [attn.to_q, attn.to_k, attn.to_v]
+    assert torch.equal(_together(linears), torch.cat([linear.weight for linear in linears]))
+    before = step(transformer)
+    attn.to_k.weight.data = attn.to_k.weight.data.clone()
+    assert _together(linears) is None
+    assert difference(step(transformer), before) < ROUNDING
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_what_nothing_sees_after_the_last_block_is_not_computed(batch):
+    """Three tokens of history: the noisy ones are as before, and the last block's products are of them alone."""
+    transformer = new_transformer()
+    seams, given = install(transformer), inputs(batch)
+    cos, sin = transformer.rope(given["hidden_states"])
+    tokens = torch.randn(batch, 3, 32, dtype=torch.float64)
+    packed = Packed(tokens, cos[:3].flip(0), sin[:3].flip(0), cos, sin, torch.zeros(batch, 3))
+    with torch.no_grad(), seams.use(packed):
+        (before,) = transformer(**given, return_dict=False)
+        fuse_blocks(transformer, seams)
+        rows = []
+        handle = transformer.single_transformer_blocks[-1].proj_mlp.register_forward_hook(
+            lambda module, inputs, output: rows.append(output.shape[1])
+        )
+        (after,) = transformer(**given, return_dict=False)
+        handle.remove()
+    assert rows == [len(cos)]
+    assert difference(after, before) < ROUNDING
+
+
 def test_gradients_come_from_the_blocks_of_diffusers():
     transformer, plain = new_transformer(), new_transformer()
-    fuse_blocks(transformer)
+    fuse(transformer)
     for network in (transformer, plain):
         network(**inputs(), return_dict=False)[0].square().mean().backward()
     for ours, theirs in zip(transformer.parameters(), plain.parameters(), strict=True):
@@ -99,13 +139,14 @@ def test_gradients_come_from_the_blocks_of_diffusers():
 def test_adapters_reach_every_layer(first):
     transformer, plain = new_transformer(), new_transformer()
     names = ["to_q", "to_k", "add_v_proj", "to_out.0", "proj_mlp", "proj_out", "net.0.proj", "net.2", "norm.linear"]
+    seams = install(transformer)
     if first:
-        fuse_blocks(transformer)
+        fuse_blocks(transformer, seams)
     for network in (transformer, plain):
         torch.manual_seed(2)
         network.add_adapter(LoraConfig(r=2, target_modules=names, init_lora_weights=False))
         network.to(torch.float64)
-    fuse_blocks(transformer)
+    fuse_blocks(transformer, seams)
     assert difference(step(transformer), step(plain)) < ROUNDING
     plain.disable_adapters()
     assert difference(step(transformer), step(plain)) > 1e-4
@@ -114,11 +155,9 @@ def test_adapters_reach_every_layer(first):
 def test_tables_and_streaming_lie_around_fused_blocks():
     transformer = new_transformer()
     before = step(transformer)
-    fuse_blocks(transformer)
+    fuse(transformer)
     given = inputs()
-    told = PromptInputs(
-        given["encoder_hidden_states"], given["encoder_attention_mask"], given["pooled_projections"]
-    )
+    told = PromptInputs(given["encoder_hidden_states"], given["encoder_attention_mask"], given["pooled_projections"])
     tables = tabulate(transformer, CPU, given["timestep"], [told], given["guidance"])
     streaming = stream_blocks(transformer, CPU)
     assert difference(step(transformer), before) < ROUNDING
@@ -130,7 +169,7 @@ def test_tables_and_streaming_lie_around_fused_blocks():
 
 def test_a_step_cache_skips_fused_blocks():
     transformer = new_transformer()
-    fuse_blocks(transformer)
+    fuse(transformer)
     transformer.enable_cache(FirstBlockCacheConfig(threshold=1e9))
     with transformer.cache_context("cond"):
         first, again = step(transformer), step(transformer)

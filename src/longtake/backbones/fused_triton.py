@@ -1,5 +1,8 @@
 """Triton's kernels for `fused.py`, which says what each computes. Rows of a tensor are what lies together in memory."""
 
+# pyright: reportMissingImports=false, reportIndexIssue=false
+# Triton comes with PyTorch for Linux and CUDA only; its kernels are functions to a type checker, which has no grids.
+
 from __future__ import annotations
 
 from typing import Any
@@ -88,15 +91,15 @@ def _rotate_kernel(
 def _moments_kernel(x, sums, squares, rows, steps, d, ROWS: tl.constexpr, D: tl.constexpr):
     part = tl.program_id(0)
     channel = tl.arange(0, D)
-    total, square = tl.zeros((D,), tl.float32), tl.zeros((D,), tl.float32)
+    total, square = tl.zeros((ROWS, D), tl.float32), tl.zeros((ROWS, D), tl.float32)  # added up across rows once
     for step in range(steps):
         row = (part * steps + step) * ROWS + tl.arange(0, ROWS)
         mask = (row < rows)[:, None] & (channel < d)[None, :]
         h = tl.load(x + row[:, None].to(tl.int64) * d + channel[None, :], mask=mask, other=0.0).to(tl.float32)
-        total += tl.sum(h, 0)
-        square += tl.sum(h * h, 0)
-    tl.store(sums + part * D + channel, total)
-    tl.store(squares + part * D + channel, square)
+        total += h
+        square += h * h
+    tl.store(sums + part * D + channel, tl.sum(total, 0))
+    tl.store(squares + part * D + channel, tl.sum(square, 0))
 
 
 @triton.jit

@@ -5,11 +5,12 @@ results side by side for one product, and go through queries and keys six times 
 13 B model that is a third of a step, and compiled still an eighth. Here
 
     video, text -> normed, into their parts of one tensor
-    q, k, v     -> each projection writes its part of one tensor
+    q, k, v     -> one product where their weights lie together, each stream's into its part of one tensor
     q, k        -> normed and turned in place
     MLP         -> GELU in the product's epilogue
     attention, MLP -> two products that add up, instead of one of both joined
     x + gate y  -> with the next norm, where there is one in the same block
+    last block  -> of the video's tokens only those that the seams keep are computed, of the text's none
 
 The modules stay where they are, and are called where they are not plain linear layers: adapters, quantized layers,
 tables of modulation, streamed weights, step caches and attention kernels work as before. With gradients, with a
@@ -18,7 +19,8 @@ processor of another kind, or over a sequence that devices share, a block is dif
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,8 +38,11 @@ from torch import Tensor, nn
 from longtake.backbones.fused import gated_sum, gated_sum_norm, linear_gelu, modulated_norm, rotate_normed
 from longtake.backbones.hunyuan.network import HunyuanTransformer
 from longtake.backbones.placement.innermost import innermost_forward, place_innermost
+from longtake.backbones.seams import Seams
 
 __all__ = ["fuse_blocks"]
+
+_PROJECTIONS, _ADDED = ("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj")
 
 Phases = tuple[Float[Tensor, "m e"], Float[Tensor, "m e"]]
 Streams = tuple[Float[Tensor, "b m d"], Float[Tensor, "b s d"]]  # tokens of the video with its history, of the text
@@ -67,66 +72,80 @@ class _Fused:
         return self.forward(self.block, streams, temb, attention_mask, phases)
 
 
-def fuse_blocks(transformer: HunyuanTransformer) -> None:
+def fuse_blocks(transformer: HunyuanTransformer, seams: Seams) -> None:
     """Lets every block of these two kinds compute as said above, from the weights that it has. Twice is once.
 
-    Before adapters, tables or streaming, or after the first two. Not to be compiled: there is nothing left to fuse.
+    Where the network is by then, the weights of queries, keys and values come to lie together; moved or streamed later,
+    they are three products again. Before adapters, tables or streaming, or after the first two. Not to be compiled:
+    there is nothing left to fuse.
     """
-    for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
-        before = innermost_forward(block)
-        forward = _FORWARDS.get(type(block))
-        if forward is not None and not isinstance(before, _Fused):
-            place_innermost(block, _Fused(block, forward, before))
+    blocks = (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
+    for block in blocks:
+        before, forward = innermost_forward(block), _FORWARDS.get(type(block))
+        if forward is None or isinstance(before, _Fused):
+            continue
+        if forward is _single and block is blocks[-1]:
+            forward = partial(_single, unseen=lambda: 0 if seams.entry is None else seams.entry.length)
+        place_innermost(block, _Fused(block, forward, before))
+        for names in (_PROJECTIONS, _ADDED):
+            _lay_together([block.get_submodule("attn")._modules.get(name) for name in names])
 
 
 def _double(
     block: HunyuanVideoTransformerBlock, streams: Streams, temb: Tensor, mask: Tensor | None, phases: Phases
 ) -> Streams:
     """Video and text with weights of their own, and one attention."""
-    video, text = streams
-    attn = block.attn
+    attn: Any = block.attn  # whose parts are declared as what may be absent
+    m = streams[0].shape[1]
     vectors = [_modulation(norm, temb, 6) for norm in (block.norm1, block.norm1_context)]
     normed = []
     for x, norm, (shift, scale, *_) in zip(streams, (block.norm1, block.norm1_context), vectors, strict=True):
         normed.append(torch.empty_like(x))
         modulated_norm(x, scale, shift, norm.norm.eps, normed[-1])
-    names = (("to_q", "add_q_proj"), ("to_k", "add_k_proj"), ("to_v", "add_v_proj"))
-    query, key, value = (_joined([getattr(attn, name) for name in pair], normed, attn.heads) for pair in names)
-    m = video.shape[1]
+    query, key, value = _projected(attn, (_PROJECTIONS, _ADDED), normed)
     for x, own, added in ((query, attn.norm_q, attn.norm_added_q), (key, attn.norm_k, attn.norm_added_k)):
         rotate_normed(x[:, :m], own.weight, own.eps, *phases)
         rotate_normed(x[:, m:], added.weight, added.eps, *(part[:0] for part in phases))
     attended = _attend(attn, query, key, value, mask)
     results = attn.to_out[1](attn.to_out[0](attended[:, :m])), attn.to_add_out(attended[:, m:])
+    norms, mlps = (block.norm2, block.norm2_context), (block.ff, block.ff_context)
     made = []
-    parts = zip(
-        streams, results, vectors, (block.norm2, block.norm2_context), (block.ff, block.ff_context), strict=True
-    )
-    for x, result, (_, _, gate, shift, scale, last), norm, mlp in parts:
+    for x, result, vector, norm, mlp in zip(streams, results, vectors, norms, mlps, strict=True):
+        _, _, gate, shift, scale, last = vector
         x, inner = gated_sum_norm(x, result, gate, scale, shift, norm.eps)
         made.append(gated_sum(x, _mlp(mlp, inner), last))
     return made[0], made[1]
 
 
 def _single(
-    block: HunyuanVideoSingleTransformerBlock, streams: Streams, temb: Tensor, mask: Tensor | None, phases: Phases
+    block: HunyuanVideoSingleTransformerBlock,
+    streams: Streams,
+    temb: Tensor,
+    mask: Tensor | None,
+    phases: Phases,
+    unseen: Callable[[], int] | None = None,
 ) -> Streams:
-    """Video and text with the same weights, MLP beside attention."""
+    """Video and text with the same weights, MLP beside attention.
+
+    With `unseen` this is the last block: that many tokens of the video, and the text, are seen by nothing after it, and
+    stay as they came.
+    """
     video, text = streams
-    attn, m = block.attn, video.shape[1]
+    attn: Any = block.attn
+    m = video.shape[1]
     shift, scale, gate = _modulation(block.norm, temb, 3)
     normed = video.new_empty(video.shape[0], m + text.shape[1], video.shape[2])
     for x, part in zip(streams, (normed[:, :m], normed[:, m:]), strict=True):
         modulated_norm(x, scale, shift, block.norm.norm.eps, part)
-    query, key, value = (
-        project(normed).unflatten(2, (attn.heads, -1)) for project in (attn.to_q, attn.to_k, attn.to_v)
-    )
+    query, key, value = _projected(attn, (_PROJECTIONS,), [normed])
     for x, norm in ((query, attn.norm_q), (key, attn.norm_k)):
         rotate_normed(x, norm.weight, norm.eps, *phases)
-    attended = _attend(attn, query, key, value, mask)
-    del query, key, value
-    result = _sum_of_products(block.proj_out, attended, linear_gelu(normed, block.proj_mlp))
-    return gated_sum(video, result[:, :m], gate), gated_sum(text, result[:, m:], gate)
+    if unseen is None:
+        result = _beside(block, normed, _attend(attn, query, key, value, mask))
+        return gated_sum(video, result[:, :m], gate), gated_sum(text, result[:, m:], gate)
+    first = unseen()
+    result = _beside(block, normed[:, first:m].contiguous(), _attend(attn, query[:, first:m], key, value, mask))
+    return torch.cat([video[:, :first], gated_sum(video[:, first:], result, gate)], dim=1), text
 
 
 _FORWARDS: dict[type[nn.Module], Callable[..., Streams]] = {
@@ -148,34 +167,61 @@ def _modulation(norm: nn.Module, temb: Float[Tensor, "b d"], count: int) -> tupl
     return norm.get_submodule("linear")(norm.get_submodule("silu")(temb)).chunk(count, dim=1)
 
 
-def _joined(linears: list[nn.Module], inputs: list[Tensor], heads: int) -> Float[Tensor, "b n a e"]:
-    """What each layer makes of its tokens, behind each other in one tensor."""
+def _projected(attn: Attention, names: Sequence[Sequence[str]], inputs: list[Tensor]) -> list[Tensor]:
+    """Queries, keys and values "b n a e" of all tokens, those of each input by layers of its own."""
     (b, _, d), counts = inputs[0].shape, [x.shape[1] for x in inputs]
-    out = inputs[0].new_empty(b, sum(counts), d)
-    for linear, x, part in zip(linears, inputs, out.split(counts, dim=1), strict=True):
-        if type(linear) is nn.Linear and b == 1:
-            torch.addmm(linear.bias, x[0], linear.weight.t(), out=part[0])
+    out = inputs[0].new_empty(b, sum(counts), 3 * d)
+    for each, x, part in zip(names, inputs, out.split(counts, dim=1), strict=True):
+        linears = [attn.get_submodule(name) for name in each]
+        weight = _together(linears)
+        if weight is not None and b == 1:
+            torch.addmm(torch.cat([linear.get_parameter("bias") for linear in linears]), x[0], weight.t(), out=part[0])
         else:
-            part.copy_(linear(x))
-    return out.unflatten(2, (heads, -1))
+            for linear, place in zip(linears, part.chunk(3, dim=2), strict=True):
+                place.copy_(linear(x))
+    return [part.unflatten(2, (attn.heads, -1)) for part in out.chunk(3, dim=2)]
 
 
-def _attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    backend = attn.processor._attention_backend  # pyright: ignore[reportAttributeAccessIssue]  (it is diffusers' own)
+def _lay_together(linears: Sequence[nn.Module | None]) -> None:
+    """Puts the weights of plain layers of one size behind each other in memory."""
+    if all(type(linear) is nn.Linear and linear.bias is not None for linear in linears):
+        weights = [linear.weight for linear in linears if isinstance(linear, nn.Linear)]
+        if all(weight.shape == weights[0].shape and weight.dtype == weights[0].dtype for weight in weights):
+            together = torch.cat([weight.data for weight in weights])
+            for weight, part in zip(weights, together.chunk(len(weights)), strict=True):
+                weight.data = part
+
+
+def _together(linears: Sequence[nn.Module]) -> Tensor | None:
+    """The weights of plain layers as one matrix, if they lie behind each other."""
+    if not all(type(linear) is nn.Linear and linear.bias is not None for linear in linears):
+        return None
+    weights = [linear.weight for linear in linears if isinstance(linear, nn.Linear)]
+    first, step = weights[0], weights[0].nbytes
+    for index, weight in enumerate(weights):
+        here = weight.is_contiguous() and weight.data_ptr() == first.data_ptr() + index * step
+        if not here or weight.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
+            return None
+    return first.as_strided((len(weights) * first.shape[0], first.shape[1]), first.stride())
+
+
+def _attend(attn: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    backend = attn.processor._attention_backend
     attended = dispatch_attention_fn(query, key, value, attn_mask=mask, backend=backend)
     return attended.flatten(2, 3).to(query.dtype)
 
 
 def _mlp(mlp: nn.Module, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-    """diffusers' feed-forward with GELU."""
+    """The feed-forward of diffusers, with GELU."""
     net = mlp.get_submodule("net")
     return net.get_submodule("2")(linear_gelu(x, net.get_submodule("0.proj")))
 
 
-def _sum_of_products(
-    linear: nn.Module, attended: Float[Tensor, "b n d"], mlp: Float[Tensor, "b n e"]
+def _beside(
+    block: HunyuanVideoSingleTransformerBlock, normed: Float[Tensor, "b n d"], attended: Float[Tensor, "b n d"]
 ) -> Float[Tensor, "b n d"]:
-    """The layer of both side by side."""
+    """The block's last layer, of attention and MLP side by side."""
+    linear, mlp = block.proj_out, linear_gelu(normed, block.proj_mlp)
     if type(linear) is not nn.Linear:
         return linear(torch.cat([attended, mlp], dim=2))
     d, weight = attended.shape[2], linear.weight.t()

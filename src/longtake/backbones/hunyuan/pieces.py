@@ -3,7 +3,7 @@
 A tile of five frames is 17 images, and at 640 x 608 with 256 channels these take 3.4 GB in half precision. diffusers
 makes that five times over: the input, normed, through SiLU, padded, convolved. But a convolution of kernel 3 needs one
 row above and one below its own and nothing else. So here a window slides down over the rows of all images, and only
-what goes in and what comes out is there as a whole; of all tensors at most 5.9 GiB live at once instead of 14.3,
+what goes in and what comes out is there as a whole; of all tensors at most 5.5 GiB live at once instead of 14.3,
 without the weights and what convolutions need for themselves.
 
     x          rows . . . . . . . . . . .
@@ -37,7 +37,7 @@ from longtake.backbones.fused import add_bias, channel_moments, fits_kernels, sc
 
 __all__ = ["Upsample", "decode_in_pieces", "upsample_in_pieces"]
 
-PIECE = 1 << 28  # bytes that the rows of a window take at most, if it is more than one
+PIECE = 1 << 27  # bytes that the rows of a window take at most, if it is more than one
 
 Upsample = Callable[[HunyuanVideoUpsampleCausal3D, Tensor], Tensor]
 
