@@ -60,8 +60,8 @@ class HunyuanCodec:
     `tiled`: images larger than 256 x 256 are encoded and decoded in tiles of that size, 192 apart, and cross-faded, as
     the official program does with little memory. What lives at once is that of 256 x 256 pixels instead of 640 x 608:
     2.4 GiB instead of 14.3 (1.5 instead of 5.5 in pieces), for 1.6 times the arithmetic. Not lossless: the norms see
-    one tile only. In "halves" they are decoded in as few tiles as sides of 384 allow, at 640 x 608 four, 2.4 GiB: 1.2 times
-    the arithmetic, and fewer seams.
+    one tile only. In "halves" they are decoded in as few tiles as sides of 384 allow, at 640 x 608 four, 2.4 GiB: 1.2
+    times the arithmetic, and fewer seams.
 
     `channels_last`: weights and activations lie as "t h w c", as the fastest convolutions of some GPUs want them. Whole
     layers turn each activation back and lose by it; those in pieces keep it throughout.
