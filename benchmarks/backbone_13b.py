@@ -5,8 +5,10 @@
 
 Weights and inputs are random: speed and memory do not depend on their values. A section of nine frames at 640 x 608
 after a long history: 18,485 tokens with 729 of the image and 256 of the text. All arms are measured in this one run, on
-the same network; each prints the median step, the peak of allocated device memory in it, and how far its output is
-from the first arm's, as a share of that one's spread. Prints a table, writes numbers.json.
+the same network; each prints the median step, the peak of allocated device memory in it, how far its output is from the
+first arm's, and how far from a reference in float32, as shares of their spread. The reference is the same network, its
+blocks cast one by one. Rows carry the kernels of a step; those of rows that miss a bar are printed. Prints a table,
+writes numbers.json.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from pathlib import Path
 
 import torch
 from diffusers import HunyuanVideoFramepackTransformer3DModel
+from kernels import kernels_of, print_kernels
 from torch import Tensor
 
+from longtake.backbones.hunyuan.blocks import fuse_blocks
 from longtake.backbones.hunyuan.conditioning import HunyuanConditioning
 from longtake.backbones.hunyuan.network import as_told, history_patchify, install, rope_axes, velocity
 from longtake.backbones.placement import PromptInputs, compute_in_fp8, settle, stream_blocks, tabulate
@@ -38,6 +42,8 @@ TINY = FULL | {
 }  # fmt: skip
 SCHEDULE = "f1k1_x_f16k4f2k2f1k1_g9"
 STEPS, SHIFT, GUIDANCE = 25, 7.0, 10.0
+LOSSLESS = 0.72  # of diffusers' eager step: the bar of resident, lossless rows
+OPERATIONS = 503.1e12  # floating-point operations of one step at full size (PyTorch's counter on the meta device)
 
 
 def main() -> None:
@@ -47,6 +53,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("out/backbone_13b"))
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--eager", action="store_true", help="without compiling, which takes a minute")
+    parser.add_argument(
+        "--unchecked", action="store_true", help="without the reference in float32: 55 GiB and a minute"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -54,11 +63,19 @@ def main() -> None:
         rows = list(measured(options))
     name = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
     (options.output / "numbers.json").write_text(json.dumps({"device": name, "rows": rows}))
-    print(f"\n{name}\n\n| | s a step | of the first | peak GiB | difference |\n| --- | --- | --- | --- | --- |")
+    for row in rows:
+        if row["seconds"] > LOSSLESS * rows[0]["seconds"]:
+            print_kernels(row["arm"], row["kernels"])
+    print(f"\n{name}\n\n| | s a step | of the first | peak GiB | difference | error |\n" + "| --- " * 6 + "|")
     for row in rows:
         share = row["seconds"] / rows[0]["seconds"]
-        cells = f"{row['seconds']:.3f} | {share:.2f} | {row['peak']:.2f} | {row['difference']:.2g}"
+        cells = f"{row['seconds']:.4f} | {share:.3f} | {row['peak']:.2f} | {row['difference']:.3g} | {row['error']:.4g}"
         print(f"| {row['arm']} | {cells} |")
+    if options.device == "cuda":
+        rate = matmul_rate(torch.device(options.device))
+        print(f"\nmatrix product of 8192: {rate / 1e12:.0f} TFLOP/s; share of it:")
+        for row in rows:
+            print(f"{row['arm']}: {OPERATIONS / row['seconds'] / rate:.3f}")
 
 
 def measured(options: argparse.Namespace):
@@ -67,14 +84,24 @@ def measured(options: argparse.Namespace):
     transformer = new_transformer(TINY if options.tiny else FULL, device)
     setting = Setting(transformer, device, options.tiny)
     first: list[Tensor] = []
+    exact = None if options.unchecked else reference(transformer, lambda: setting.native(torch.float32)).to(device)
 
     def row(arm: str, call: Callable[[], Tensor]) -> dict:
         output = call().float()
         first.append(output)
+        error = float("nan") if exact is None else ((output - exact).norm() / exact.norm()).item()
         seconds, peak = timed(call, device, options.repeats)
         difference = ((output - first[0]).std() / first[0].std()).item()
-        print(f"{arm}: {seconds:.3f} s, {peak:.2f} GiB, difference {difference:.2g}", flush=True)
-        return {"arm": arm, "seconds": seconds, "peak": peak, "difference": difference}
+        print(f"{arm}: {seconds:.4f} s, {peak:.2f} GiB, difference {difference:.3g}, error {error:.4g}", flush=True)
+        found = kernels_of(call, device)
+        return {
+            "arm": arm,
+            "seconds": seconds,
+            "peak": peak,
+            "difference": difference,
+            "error": error,
+            "kernels": found,
+        }
 
     yield row("diffusers, eager", setting.native)
     yield row("longtake's seams, eager", setting.packed)
@@ -83,13 +110,18 @@ def measured(options: argparse.Namespace):
         transformer, device, as_told(levels), [setting.told], as_told(torch.tensor([GUIDANCE])).to(device)
     )
     yield row("modulation tables", setting.packed)
+    blocks = (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
     if not options.eager:
         torch._dynamo.config.recompile_limit = 64  # a graph for each kind of block and of input strides
-        for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+        for block in blocks:
             block.compile()
         yield row("tables, compiled blocks", setting.packed)
+        for block in blocks:
+            block._compiled_call_impl = None
+    fuse_blocks(transformer, setting.seams)
+    yield row("tables, fused blocks", setting.packed)
     streaming = stream_blocks(transformer, device)
-    yield row(f"tables, {'eager' if options.eager else 'compiled'}, streamed blocks", setting.packed)
+    yield row("tables, fused, streamed blocks", setting.packed)
     print(f"pinned host memory {streaming.pinned_bytes / 2**30:.2f} GiB, tables {tables.bytes / 2**20:.0f} MiB")
     streaming.remove()
     settle(transformer, device)
@@ -99,6 +131,45 @@ def measured(options: argparse.Namespace):
     streaming = stream_blocks(transformer, device)
     yield row(f"tables, {how}, fp8 linears, streamed blocks", setting.packed)
     print(f"pinned host memory {streaming.pinned_bytes / 2**30:.2f} GiB")
+
+
+def reference(transformer: HunyuanVideoFramepackTransformer3DModel, call: Callable[[], Tensor]) -> Tensor:
+    """The network's result in float32: each block's weights are cast when it is called, all others at once."""
+    blocks = (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
+    inside = {id(parameter) for block in blocks for parameter in block.parameters()}
+    outside = [parameter for parameter in transformer.parameters() if id(parameter) not in inside]
+    before = [parameter.data for parameter in outside]
+    for parameter in outside:
+        parameter.data = parameter.data.float()
+    handles = [handle for block in blocks for handle in casts(block)]
+    output = call()
+    for parameter, value in zip(outside, before, strict=True):
+        parameter.data = value
+    for handle in handles:
+        handle.remove()
+    return output.float().cpu()
+
+
+def casts(block: torch.nn.Module) -> list:
+    """Hooks that let a block compute in float32."""
+    home = [parameter.data for parameter in block.parameters()]
+
+    def widen(module, inputs, named):
+        for parameter in module.parameters():
+            parameter.data = parameter.data.float()
+
+    def restore(module, inputs, output):
+        for parameter, value in zip(module.parameters(), home, strict=True):
+            parameter.data = value
+
+    return [block.register_forward_pre_hook(widen, with_kwargs=True), block.register_forward_hook(restore)]
+
+
+def matmul_rate(device: torch.device) -> float:
+    """Floating-point operations a second of a large bfloat16 product of random numbers."""
+    a, b = (torch.randn(8192, 8192, device=device, dtype=torch.bfloat16) for _ in range(2))
+    seconds, _ = timed(lambda: [a @ b for _ in range(20)][-1], device, 3)
+    return 20 * 2 * 8192**3 / seconds
 
 
 def new_transformer(config: dict, device: torch.device) -> HunyuanVideoFramepackTransformer3DModel:
@@ -144,25 +215,25 @@ class Setting:
         c = self.conditioning
         return velocity(self.transformer, self.seams, self.x, self.sigma, c, self.history_tokens)
 
-    def native(self) -> Tensor:
+    def native(self, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         """As diffusers' pipeline asks."""
         far, near, last = ([*look.frames] for look in self.section.sees[1:])
         c, device = self.conditioning, self.x.device
         positions = [torch.tensor(p, device=device) for p in (look.positions for look in self.section.sees)]
         return self.transformer(
-            hidden_states=self.x,
+            hidden_states=self.x.to(dtype),
             timestep=as_told(self.sigma),
-            encoder_hidden_states=c.text,
+            encoder_hidden_states=c.text.to(dtype),
             encoder_attention_mask=c.mask,
-            pooled_projections=c.pooled,
+            pooled_projections=c.pooled.to(dtype),
             guidance=as_told(torch.full_like(self.sigma, c.guidance)),
-            image_embeds=c.image,
+            image_embeds=c.image.to(dtype),
             indices_latents=torch.tensor(self.section.positions, device=device),
-            latents_clean=self.history.read([0, *last]),
+            latents_clean=self.history.read([0, *last]).to(dtype),
             indices_latents_clean=torch.cat([positions[0], positions[3]]),
-            latents_history_2x=self.history.read(near),
+            latents_history_2x=self.history.read(near).to(dtype),
             indices_latents_history_2x=positions[2],
-            latents_history_4x=self.history.read(far),
+            latents_history_4x=self.history.read(far).to(dtype),
             indices_latents_history_4x=positions[1],
             return_dict=False,
         )[0]

@@ -9,6 +9,7 @@ from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import (
 )
 from torch import Tensor
 
+from longtake.backbones.hunyuan import codec as hunyuan_codec
 from longtake.backbones.hunyuan.causal import attend_by_frame
 from longtake.backbones.hunyuan.codec import HunyuanCodec
 from longtake.backbones.hunyuan.stream import SectionStream, blend_weights
@@ -237,6 +238,26 @@ def test_large_images_are_tiled_as_in_diffusers(stock):
     whole.enable_tiling()
     assert difference(images, stock_decode(whole, z).clamp(-1, 1)) < ROUND_OFF
     assert difference(images, plain) > 0.01  # the norms see less
+
+
+@pytest.mark.parametrize(("side", "stride", "tiles"), [(640, 320, 2), (608, 304, 2), (320, 320, 1), (960, 320, 3)])
+def test_halves_cover_a_side_evenly(side, stride, tiles):
+    found = hunyuan_codec._even(side, 8)
+    assert found == stride
+    assert len(range(0, side, found)) == tiles
+
+
+def test_in_halves_few_tiles_are_decoded_and_encoding_is_as_before(stock):
+    codec, whole = HunyuanCodec(new_network(), tiled="halves"), copy.deepcopy(stock)
+    z = latents(5, height=40, width=2)  # 320 x 16: one tile of "halves", two of diffusers
+    with counted_calls(codec.network.decoder) as calls:
+        images = codec.decode_tile(z)
+    assert len(calls) == 1
+    assert difference(images, HunyuanCodec(whole).decode_tile(z)) < ROUND_OFF
+    with counted_calls(codec.network.decoder) as calls:
+        codec.decode_tile(latents(2, height=41))
+    assert len(calls) == 2
+    assert codec.network.tile_sample_stride_height == 192
 
 
 def test_images_that_fit_a_tile_are_not_tiled(codec):

@@ -54,11 +54,13 @@ def test_a_tile_in_pieces_is_the_whole(monkeypatch, layers, size, channels_last)
 @pytest.mark.gpu
 @pytest.mark.parametrize("channels_last", [False, True], ids=["channels-first", "channels-last"])
 @pytest.mark.parametrize("layers", ["whole", "pieces", "folded"])
-def test_a_gpu_decodes_the_same(monkeypatch, layers, channels_last):
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, EXACT), (torch.float32, 1e-2)], ids=["plain", "kernels"])
+def test_a_gpu_decodes_the_same(monkeypatch, layers, channels_last, dtype, near):
+    """In float32 with kernels; convolutions round to ten bits there."""
     in_pieces_of(monkeypatch, 1 << 15)
     z = latents(5, batch=2)
-    codec = HunyuanCodec(new_network().cuda(), layers=layers, channels_last=channels_last)
-    assert difference(codec.decode_tile(z).cpu(), HunyuanCodec(new_network()).decode_tile(z)) < EXACT
+    codec = HunyuanCodec(new_network(dtype).cuda(), layers=layers, channels_last=channels_last)
+    assert difference(codec.decode_tile(z).cpu().double(), HunyuanCodec(new_network()).decode_tile(z)) < near
 
 
 @pytest.mark.parametrize("layers", ["pieces", "folded"])
@@ -77,7 +79,7 @@ def test_a_large_mean_does_not_cost_a_norm_its_precision():
     x = 30.0 + torch.randn(1, 4, 5, 16, 24, generator=torch.Generator().manual_seed(0))
     out = torch.empty_like(x)
     with torch.no_grad():
-        pieces._activation(norm, x)(0, 5, out)
+        pieces._activation(norm, x)(0, 16, out)
         expected = torch.nn.functional.silu(norm.double()(x.double()))
     assert difference(out.double(), expected) < 3e-4  # 2^-23 of 30^2 is 1e-4 of the variance
 
@@ -135,6 +137,6 @@ def test_pieces_of_a_tile_take_less_memory_at_full_size():
         peaks[layers] = trace.peak / 2**30
     assert peaks == {
         "whole": pytest.approx(14.3, abs=0.1),
-        "pieces": pytest.approx(5.9, abs=0.1),
-        "folded": pytest.approx(6.1, abs=0.1),
+        "pieces": pytest.approx(5.5, abs=0.1),
+        "folded": pytest.approx(5.7, abs=0.1),
     }

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from longtake.backbones.backbone import AnyCodec
+from longtake.backbones.codec import Codec
+from longtake.backbones.hunyuan.intake import HunyuanIntake
 from longtake.backbones.pixels import to_pixels
 from longtake.errors import InputError
 from longtake.media import Film, load_image, save_image, write_segment
@@ -73,7 +75,8 @@ def take_in(film: Film, config: Config, folder: Path, codec: AnyCodec) -> np.nda
     source = config.source
     assert source
     images = film.images(config.fps, config.height, config.width)
-    encoded, intake, latents = source.encoded(config.temporal_ratio), codec.intake(), list[torch.Tensor]()
+    intake = codec.intake() if isinstance(codec, Codec) else HunyuanIntake(codec)
+    encoded, latents = source.encoded(config.temporal_ratio), list[torch.Tensor]()
     (folder / "source").mkdir(parents=True, exist_ok=True)
     number = 0
     for segment in source_segments(folder, config):

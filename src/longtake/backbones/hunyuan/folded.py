@@ -17,11 +17,11 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import HunyuanVideoUpsampleCausal3D
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import conv3d, pad
+from torch.nn.functional import conv3d
 
 __all__ = ["upsample_folded"]
 
-PIECE = 1 << 28  # bytes that one convolution makes at most, if it is more than one frame
+PIECE = 1 << 27  # bytes that one convolution makes at most, if it is more than one frame
 
 _DOUBLED = [[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]]  # phase, tap on the source, tap of the kernel
 _SINGLE = [[[1, 0, 0], [0, 1, 0], [0, 0, 1]]]
@@ -37,10 +37,10 @@ def upsample_folded(layer: HunyuanVideoUpsampleCausal3D, x: Float[Tensor, "b d t
     phases, taps = kernels.shape[2], kernels.shape[5]
     bias = conv.bias if conv.bias is None else conv.bias.repeat(phases)
     b, _, t, h, w = x.shape
-    padded = pad(x, (1, 1, 1, 1, taps - 1, 0), mode="replicate")
     layout = (
         torch.channels_last_3d if x.is_contiguous(memory_format=torch.channels_last_3d) else torch.contiguous_format
     )
+    padded = _padded(x, taps - 1, layout)
     size = (b, conv.out_channels, phases * t, 2 * h, 2 * w)
     out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
     # An odd image 2 j - 1 comes before the even one 2 j of the same two frames. So there is one before the first, which
@@ -56,6 +56,20 @@ def upsample_folded(layer: HunyuanVideoUpsampleCausal3D, x: Float[Tensor, "b d t
                 made = conv3d(seen, kernels[row, column].flatten(0, 1), bias).unflatten(1, (phases, -1))
                 split[:, :, start:stop, :, :, row, :, column] = made.permute(0, 2, 3, 1, 4, 5)
     return out[:, :, phases - 1 :]
+
+
+def _padded(x: Float[Tensor, "b d t h w"], before: int, layout: torch.memory_format) -> Tensor:
+    """`x` with its edges repeated: a position on each side, and images before the first. Its layout is kept."""
+    b, d, t, h, w = x.shape
+    out = torch.empty((b, d, before + t, h + 2, w + 2), dtype=x.dtype, device=x.device, memory_format=layout)
+    inner = out[:, :, before:]
+    inner[..., 1:-1, 1:-1] = x
+    for rim, edge in ((0, 1), (-1, -2)):
+        inner[..., rim, 1:-1] = inner[..., edge, 1:-1]
+    for rim, edge in ((0, 1), (-1, -2)):  # with the corners
+        inner[..., rim] = inner[..., edge]
+    out[:, :, :before] = inner[:, :, :1]
+    return out
 
 
 def _folded(weight: Float[Tensor, "e d 3 3 3"], doubled: bool) -> Float[Tensor, "2 2 p e d k 2 2"]:

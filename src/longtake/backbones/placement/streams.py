@@ -84,7 +84,8 @@ class CudaStreams:
         """
         pages = math.ceil(size / PAGESIZE) * PAGESIZE
         room = torch.empty(pages + PAGESIZE, dtype=torch.uint8)
-        flat = room[-room.data_ptr() % PAGESIZE :][:size]
+        # By way of NumPy, so that its storage begins where the pinned pages do: `is_pinned` looks there.
+        flat = torch.from_numpy(room.numpy()[-room.data_ptr() % PAGESIZE :][:size])
         with torch.cuda.device(self._device):
             failed = int(_runtime().cudaHostRegister(flat.data_ptr(), pages, 0))
         if failed:

@@ -1,0 +1,160 @@
+"""What lies between the matrix products and convolutions of a network, in one pass over memory each.
+
+    modulated_norm      norm(x) (1 + scale) + shift
+    gated_sum           x + gate y
+    gated_sum_norm      the same, and its modulated norm
+    rotate_normed       queries or keys, normed, then turned by their phases; in place
+    linear_gelu         GELU of a linear layer, in the epilogue of the product
+    channel_moments     what a group norm needs to know
+    scaled_silu         SiLU(scale x + shift) for each channel
+    add_bias            what a convolution adds after its products, and a residual
+
+Plain formulas everywhere; on a GPU that has Triton, kernels (`fused_triton.py`). Inside these everything is float32,
+and rounded once. For inference: there are no gradients.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import gelu, layer_norm, silu
+
+__all__ = [
+    "add_bias",
+    "channel_moments",
+    "fits_kernels",
+    "gated_sum",
+    "gated_sum_norm",
+    "linear_gelu",
+    "modulated_norm",
+    "rotate_normed",
+    "scaled_silu",
+]
+
+
+@cache
+def _kernels() -> ModuleType | None:
+    """The module of Triton's kernels, or None where there is no Triton: it comes with PyTorch for Linux and CUDA."""
+    if find_spec("triton") is None:
+        return None
+    from longtake.backbones import fused_triton
+
+    return fused_triton
+
+
+def _kernels_for(x: Tensor) -> ModuleType | None:
+    return _kernels() if x.is_cuda and x.dtype in (torch.bfloat16, torch.float16, torch.float32) else None
+
+
+def modulated_norm(
+    x: Float[Tensor, "b n d"], scale: Float[Tensor, "b d"], shift: Float[Tensor, "b d"], eps: float, out: Tensor
+) -> None:
+    """Writes `norm(x) (1 + scale) + shift` into `out`; norm is a layer norm without weights."""
+    kernels = _kernels_for(x)
+    if kernels is not None:
+        kernels.modulated_norm(x, scale, shift, eps, out)
+    else:
+        out.copy_(_modulated(x, scale, shift, eps))
+
+
+def gated_sum(
+    x: Float[Tensor, "b n d"], y: Float[Tensor, "b n d"], gate: Float[Tensor, "b d"]
+) -> Float[Tensor, "b n d"]:
+    """`x + gate y`."""
+    kernels = _kernels_for(x)
+    return x + gate[:, None] * y if kernels is None else kernels.gated_sum(x, y, gate)
+
+
+def gated_sum_norm(
+    x: Float[Tensor, "b n d"],
+    y: Float[Tensor, "b n d"],
+    gate: Float[Tensor, "b d"],
+    scale: Float[Tensor, "b d"],
+    shift: Float[Tensor, "b d"],
+    eps: float,
+) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"]]:
+    """`x + gate y`, and that normed and modulated."""
+    kernels = _kernels_for(x)
+    if kernels is not None:
+        return kernels.gated_sum_norm(x, y, gate, scale, shift, eps)
+    total = x + gate[:, None] * y
+    return total, _modulated(total, scale, shift, eps)
+
+
+def rotate_normed(
+    x: Float[Tensor, "b n a e"],
+    weight: Float[Tensor, " e"],
+    eps: float,
+    cos: Float[Tensor, "m e"],
+    sin: Float[Tensor, "m e"],
+) -> None:
+    """Norms each head of `x` (RMS) and turns those of the first m tokens by their phases, in place.
+
+    Neighboring channels (u, v) become (u cos - v sin, v cos + u sin).
+    """
+    kernels = _kernels_for(x)
+    if kernels is not None and x.shape[3] in (16, 32, 64, 128, 256):
+        return kernels.rotate_normed(x, weight, eps, cos, sin)
+    exact = torch.promote_types(x.dtype, torch.float32)
+    normed = x.to(exact)
+    normed = normed * torch.rsqrt(normed.square().mean(-1, keepdim=True) + eps) * weight.to(exact)
+    first = normed[:, : len(cos)]
+    u, v = first.unflatten(-1, (-1, 2)).unbind(-1)
+    turned = first * cos[:, None] + torch.stack([-v, u], dim=-1).flatten(-2) * sin[:, None]
+    x[:, : len(cos)] = turned.to(x.dtype)
+    x[:, len(cos) :] = normed[:, len(cos) :].to(x.dtype)
+    return None
+
+
+def linear_gelu(x: Float[Tensor, "b n d"], linear: nn.Module) -> Float[Tensor, "b n m"]:
+    """GELU, in its form with tanh, of a linear layer."""
+    if type(linear) is not nn.Linear or not x.is_cuda or linear.bias is None:
+        return gelu(linear(x), approximate="tanh")
+    made = torch._addmm_activation(linear.bias, x.flatten(0, 1), linear.weight.t(), use_gelu=True)
+    return made.unflatten(0, x.shape[:2])
+
+
+def fits_kernels(x: Float[Tensor, "1 d t h w"]) -> bool:
+    """True if the functions for channels of images have kernels for such a tensor: the channels have to come last."""
+    return _kernels_for(x) is not None and x.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def channel_moments(x: Float[Tensor, "1 d t h w"]) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+    """The mean of each channel and of its square, in float64."""
+    if fits_kernels(x):
+        kernels = _kernels()
+        assert kernels is not None
+        return kernels.channel_moments(x)
+    exact, count = torch.promote_types(x.dtype, torch.float32), x[0, 0].numel()
+    mean = torch.sum(x, dim=(0, 2, 3, 4), dtype=exact).double() / count
+    return mean, torch.linalg.vector_norm(x, dim=(0, 2, 3, 4), dtype=exact).double().square() / count
+
+
+def scaled_silu(
+    x: Float[Tensor, "1 d t h w"], scale: Float[Tensor, " d"], shift: Float[Tensor, " d"], out: Tensor
+) -> None:
+    """Writes `SiLU(scale x + shift)` into `out`, which may be a part of a larger tensor, as `x` may."""
+    kernels = _kernels_for(x)
+    if kernels is not None and x.stride(1) == out.stride(1) == 1:
+        kernels.scaled_silu(x, scale, shift, out)
+    else:
+        out.copy_(silu(x * scale.view(-1, 1, 1, 1) + shift.view(-1, 1, 1, 1)))
+
+
+def add_bias(y: Float[Tensor, "1 d t h w"], bias: Float[Tensor, " d"], residual: Tensor | None, out: Tensor) -> None:
+    """Writes `y + bias + residual` into `out`, which may be the residual; both may be rows of a larger tensor."""
+    kernels = _kernels_for(y)
+    if kernels is not None and y.stride(1) == out.stride(1) == 1:
+        kernels.add_bias(y, bias, residual, out)
+        return
+    total = y + bias.view(-1, 1, 1, 1)
+    out.copy_(total if residual is None else total + residual)
+
+
+def _modulated(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+    return layer_norm(x, x.shape[-1:], eps=eps) * (1 + scale[:, None]) + shift[:, None]

@@ -1,0 +1,229 @@
+"""HunyuanVideo's blocks with nothing between their products but one pass over memory each.
+
+diffusers' blocks join the tokens of video and text and part them again three times, keep the attention's and the MLP's
+results side by side for one product, and go through queries and keys six times in float32. At 18,485 tokens of the
+13 B model that is a third of a step, and compiled still an eighth. Here
+
+    video, text -> normed, into their parts of one tensor
+    q, k, v     -> one product where their weights lie together, each stream's into its part of one tensor
+    q, k        -> normed and turned in place
+    MLP         -> GELU in the product's epilogue
+    attention, MLP -> two products that add up, instead of one of both joined
+    x + gate y  -> with the next norm, where there is one in the same block
+    last block  -> of the video's tokens only those that the seams keep are computed, of the text's none
+
+The modules stay where they are, and are called where they are not plain linear layers: adapters, quantized layers,
+tables of modulation, streamed weights, step caches and attention kernels work as before. With gradients, with a
+processor of another kind, or over a sequence that devices share, a block is diffusers' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_processor import Attention
+from diffusers.models.normalization import RMSNorm
+from diffusers.models.transformers.transformer_hunyuan_video import (
+    HunyuanVideoAttnProcessor2_0,
+    HunyuanVideoSingleTransformerBlock,
+    HunyuanVideoTransformerBlock,
+)
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from longtake.backbones.fused import gated_sum, gated_sum_norm, linear_gelu, modulated_norm, rotate_normed
+from longtake.backbones.hunyuan.network import HunyuanTransformer
+from longtake.backbones.placement.innermost import innermost_forward, place_innermost
+from longtake.backbones.seams import Seams
+
+__all__ = ["fuse_blocks"]
+
+_PROJECTIONS, _ADDED = ("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj")
+
+Phases = tuple[Float[Tensor, "m e"], Float[Tensor, "m e"]]
+Streams = tuple[Float[Tensor, "b m d"], Float[Tensor, "b s d"]]  # tokens of the video with its history, of the text
+
+
+class _Fused:
+    """A block's forward. Calls that it is not made for go to the one before it."""
+
+    def __init__(self, block: nn.Module, forward: Callable[..., Streams], before: Callable[..., Streams]) -> None:
+        self.block, self.forward, self.before = block, forward, before
+
+    def __call__(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        temb: Tensor,
+        attention_mask: Tensor | None = None,
+        phases: Phases | None = None,
+        *args: Any,
+        image_rotary_emb: Phases | None = None,
+        freqs_cis: Phases | None = None,
+    ) -> Streams:
+        phases = phases or image_rotary_emb or freqs_cis
+        streams = hidden_states, encoder_hidden_states
+        if phases is None or torch.is_grad_enabled() or not _is_plain(self.block.get_submodule("attn")):
+            return self.before(*streams, temb, attention_mask, phases)
+        return self.forward(self.block, streams, temb, attention_mask, phases)
+
+
+def fuse_blocks(transformer: HunyuanTransformer, seams: Seams) -> None:
+    """Lets every block of these two kinds compute as said above, from the weights that it has. Twice is once.
+
+    Where the network is by then, the weights of queries, keys and values come to lie together; moved or streamed later,
+    they are three products again. Before adapters, tables or streaming, or after the first two. Not to be compiled:
+    there is nothing left to fuse.
+    """
+    blocks = (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
+    for block in blocks:
+        before, forward = innermost_forward(block), _FORWARDS.get(type(block))
+        if forward is None or isinstance(before, _Fused):
+            continue
+        if forward is _single and block is blocks[-1]:
+            forward = partial(_single, unseen=lambda: 0 if seams.entry is None else seams.entry.length)
+        place_innermost(block, _Fused(block, forward, before))
+        for names in (_PROJECTIONS, _ADDED):
+            _lay_together([block.get_submodule("attn")._modules.get(name) for name in names])
+
+
+def _double(
+    block: HunyuanVideoTransformerBlock, streams: Streams, temb: Tensor, mask: Tensor | None, phases: Phases
+) -> Streams:
+    """Video and text with weights of their own, and one attention."""
+    attn: Any = block.attn  # whose parts are declared as what may be absent
+    m = streams[0].shape[1]
+    vectors = [_modulation(norm, temb, 6) for norm in (block.norm1, block.norm1_context)]
+    normed = []
+    for x, norm, (shift, scale, *_) in zip(streams, (block.norm1, block.norm1_context), vectors, strict=True):
+        normed.append(torch.empty_like(x))
+        modulated_norm(x, scale, shift, norm.norm.eps, normed[-1])
+    query, key, value = _projected(attn, (_PROJECTIONS, _ADDED), normed)
+    for x, own, added in ((query, attn.norm_q, attn.norm_added_q), (key, attn.norm_k, attn.norm_added_k)):
+        rotate_normed(x[:, :m], own.weight, own.eps, *phases)
+        rotate_normed(x[:, m:], added.weight, added.eps, *(part[:0] for part in phases))
+    attended = _attend(attn, query, key, value, mask)
+    results = attn.to_out[1](attn.to_out[0](attended[:, :m])), attn.to_add_out(attended[:, m:])
+    norms, mlps = (block.norm2, block.norm2_context), (block.ff, block.ff_context)
+    made = []
+    for x, result, vector, norm, mlp in zip(streams, results, vectors, norms, mlps, strict=True):
+        _, _, gate, shift, scale, last = vector
+        x, inner = gated_sum_norm(x, result, gate, scale, shift, norm.eps)
+        made.append(gated_sum(x, _mlp(mlp, inner), last))
+    return made[0], made[1]
+
+
+def _single(
+    block: HunyuanVideoSingleTransformerBlock,
+    streams: Streams,
+    temb: Tensor,
+    mask: Tensor | None,
+    phases: Phases,
+    unseen: Callable[[], int] | None = None,
+) -> Streams:
+    """Video and text with the same weights, MLP beside attention.
+
+    With `unseen` this is the last block: that many tokens of the video, and the text, are seen by nothing after it, and
+    stay as they came.
+    """
+    video, text = streams
+    attn: Any = block.attn
+    m = video.shape[1]
+    shift, scale, gate = _modulation(block.norm, temb, 3)
+    normed = video.new_empty(video.shape[0], m + text.shape[1], video.shape[2])
+    for x, part in zip(streams, (normed[:, :m], normed[:, m:]), strict=True):
+        modulated_norm(x, scale, shift, block.norm.norm.eps, part)
+    query, key, value = _projected(attn, (_PROJECTIONS,), [normed])
+    for x, norm in ((query, attn.norm_q), (key, attn.norm_k)):
+        rotate_normed(x, norm.weight, norm.eps, *phases)
+    if unseen is None:
+        result = _beside(block, normed, _attend(attn, query, key, value, mask))
+        return gated_sum(video, result[:, :m], gate), gated_sum(text, result[:, m:], gate)
+    first = unseen()
+    result = _beside(block, normed[:, first:m].contiguous(), _attend(attn, query[:, first:m], key, value, mask))
+    return torch.cat([video[:, :first], gated_sum(video[:, first:], result, gate)], dim=1), text
+
+
+_FORWARDS: dict[type[nn.Module], Callable[..., Streams]] = {
+    HunyuanVideoTransformerBlock: _double,
+    HunyuanVideoSingleTransformerBlock: _single,
+}
+
+
+def _is_plain(attn: nn.Module) -> bool:
+    """True if this attention is computed as diffusers does it, on one device."""
+    norms = [attn.get_submodule(name) for name in ("norm_q", "norm_k")]
+    processor: Any = getattr(attn, "processor", None)
+    plain = type(processor) is HunyuanVideoAttnProcessor2_0 and processor._parallel_config is None
+    return plain and all(type(norm) is RMSNorm and norm.weight is not None for norm in norms)
+
+
+def _modulation(norm: nn.Module, temb: Float[Tensor, "b d"], count: int) -> tuple[Float[Tensor, "b d"], ...]:
+    """The vectors that the block's norm makes of step and prompt."""
+    return norm.get_submodule("linear")(norm.get_submodule("silu")(temb)).chunk(count, dim=1)
+
+
+def _projected(attn: Attention, names: Sequence[Sequence[str]], inputs: list[Tensor]) -> list[Tensor]:
+    """Queries, keys and values "b n a e" of all tokens, those of each input by layers of its own."""
+    (b, _, d), counts = inputs[0].shape, [x.shape[1] for x in inputs]
+    out = inputs[0].new_empty(b, sum(counts), 3 * d)
+    for each, x, part in zip(names, inputs, out.split(counts, dim=1), strict=True):
+        linears = [attn.get_submodule(name) for name in each]
+        weight = _together(linears)
+        if weight is not None and b == 1:
+            torch.addmm(torch.cat([linear.get_parameter("bias") for linear in linears]), x[0], weight.t(), out=part[0])
+        else:
+            for linear, place in zip(linears, part.chunk(3, dim=2), strict=True):
+                place.copy_(linear(x))
+    return [part.unflatten(2, (attn.heads, -1)) for part in out.chunk(3, dim=2)]
+
+
+def _lay_together(linears: Sequence[nn.Module | None]) -> None:
+    """Puts the weights of plain layers of one size behind each other in memory."""
+    if all(type(linear) is nn.Linear and linear.bias is not None for linear in linears):
+        weights = [linear.weight for linear in linears if isinstance(linear, nn.Linear)]
+        if all(weight.shape == weights[0].shape and weight.dtype == weights[0].dtype for weight in weights):
+            together = torch.cat([weight.data for weight in weights])
+            for weight, part in zip(weights, together.chunk(len(weights)), strict=True):
+                weight.data = part
+
+
+def _together(linears: Sequence[nn.Module]) -> Tensor | None:
+    """The weights of plain layers as one matrix, if they lie behind each other."""
+    if not all(type(linear) is nn.Linear and linear.bias is not None for linear in linears):
+        return None
+    weights = [linear.weight for linear in linears if isinstance(linear, nn.Linear)]
+    first, step = weights[0], weights[0].nbytes
+    for index, weight in enumerate(weights):
+        here = weight.is_contiguous() and weight.data_ptr() == first.data_ptr() + index * step
+        if not here or weight.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
+            return None
+    return first.as_strided((len(weights) * first.shape[0], first.shape[1]), first.stride())
+
+
+def _attend(attn: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    backend = attn.processor._attention_backend
+    attended = dispatch_attention_fn(query, key, value, attn_mask=mask, backend=backend)
+    return attended.flatten(2, 3).to(query.dtype)
+
+
+def _mlp(mlp: nn.Module, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    """The feed-forward of diffusers, with GELU."""
+    net = mlp.get_submodule("net")
+    return net.get_submodule("2")(linear_gelu(x, net.get_submodule("0.proj")))
+
+
+def _beside(
+    block: HunyuanVideoSingleTransformerBlock, normed: Float[Tensor, "b n d"], attended: Float[Tensor, "b n d"]
+) -> Float[Tensor, "b n d"]:
+    """The block's last layer, of attention and MLP side by side."""
+    linear, mlp = block.proj_out, linear_gelu(normed, block.proj_mlp)
+    if type(linear) is not nn.Linear:
+        return linear(torch.cat([attended, mlp], dim=2))
+    d, weight = attended.shape[2], linear.weight.t()
+    total = torch.addmm(linear.bias, mlp.flatten(0, 1), weight[d:])
+    return total.addmm_(attended.flatten(0, 1), weight[:d]).unflatten(0, attended.shape[:2])
