@@ -16,6 +16,7 @@ exchange; it has no plan for HunyuanVideo, knows some kernels only, and waits fo
 next.
 """
 
-from longtake.backbones.parallel.sharing import Sharing, share_sequence
+from longtake.backbones.parallel.crew import Crew
+from longtake.backbones.parallel.sharing import COMPILE_OPTIONS, Sharing, share_sequence
 
-__all__ = ["Sharing", "share_sequence"]
+__all__ = ["COMPILE_OPTIONS", "Crew", "Sharing", "share_sequence"]

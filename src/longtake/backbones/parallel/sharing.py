@@ -18,7 +18,10 @@ from longtake.backbones.parallel.processors import JointProcessor, SelfProcessor
 from longtake.backbones.placement.layout import repeated_blocks
 from longtake.errors import ModelError
 
-__all__ = ["Sharing", "share_sequence"]
+__all__ = ["COMPILE_OPTIONS", "Sharing", "is_shared", "share_sequence"]
+
+# The compiler's order of least memory computes queries and keys first, and then nothing while the values travel.
+COMPILE_OPTIONS = {"reorder_for_peak_memory": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +134,12 @@ def share_sequence(transformer: nn.Module, group: ProcessGroup) -> Sharing:
 
     Every rank calls this on its own copy of the network, and then the network with the same arguments; each gets the
     whole result. Seams, adapters, tables and the kernel of attention are as they are on one device, set before or
-    after. Blocks are compiled before, one by one with `block.compile()`, and streamed before or after.
+    after. Blocks are compiled before, one by one with `block.compile(options=COMPILE_OPTIONS)`, and streamed before or
+    after.
 
     Raises:
         ModelError: the heads cannot be divided among so many ranks, the network is not HunyuanVideo's or Wan's,
-            replaces tokens, has processors of its own, or shares its tokens already.
+            replaces tokens, has processors or hooks of its own, or shares its tokens already.
     """
     kind = _KINDS.get(type(transformer))
     if kind is None:
@@ -146,9 +150,24 @@ def share_sequence(transformer: nn.Module, group: ProcessGroup) -> Sharing:
     if heads % ranks:
         would_do = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
         raise ModelError(f"{heads} heads cannot be divided among {ranks} devices: {would_do} would do")
-    if repeated_blocks(transformer)[0].__dict__.get("compile") is _refuse_to_compile:
+    if is_shared(transformer):
         raise ModelError("the tokens of this network are shared already: remove() that first")
+    if any(_is_hooked(module) for block in repeated_blocks(transformer) for module in block.modules()):
+        raise ModelError(
+            "hooks on the blocks, such as a step cache's, would decide by the tokens of one device, each differently: "
+            "remove them first"
+        )
     return Sharing(transformer, kind, group)
+
+
+def is_shared(transformer: Any) -> bool:
+    """True if each device has a part of its tokens."""
+    return any(module.__dict__.get("compile") is _refuse_to_compile for module in transformer.modules())
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    registry = getattr(module, "_diffusers_hook", None)
+    return registry is not None and bool(registry.hooks)
 
 
 def _refuse_to_compile(*args: Any, **kwargs: Any) -> NoReturn:
