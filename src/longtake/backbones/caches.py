@@ -19,6 +19,7 @@ from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCac
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTransformerBlock
 
+from longtake.backbones.parallel.sharing import is_shared
 from longtake.backbones.teacache import HUNYUAN_POLYNOMIAL, blocks_of, install_teacache
 from longtake.errors import InputError, ModelError
 
@@ -74,12 +75,14 @@ def install_cache(transformer: CacheMixin, name: str, threshold: float, steps: i
 
     Raises:
         InputError: there is no such cache.
-        ModelError: it does not work with this network.
+        ModelError: it does not work with this network, or not with several devices.
     """
     if name not in CACHES:
         raise InputError(f"unknown step cache {name!r}; there are {', '.join(CACHES)}")
     if not isinstance(transformer, CacheMixin):
         raise ModelError(f"{type(transformer).__name__} takes no step cache; leave it out")
+    if is_shared(transformer):
+        raise ModelError("a step cache decides by all tokens, and each device has a part of them: leave it out")
     return StepCache(transformer, CACHES[name].install(transformer, threshold, steps))
 
 

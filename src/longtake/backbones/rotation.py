@@ -32,8 +32,8 @@ def rotate(x: Float[Tensor, "b n a e"], cos: Float[Tensor, "_ n 1 e"], sin: Floa
 class RotatingProcessor(WanAttnProcessor):
     """diffusers' processor; only what has phases to rotate by, the self-attention, is computed here.
 
-    Tokens that the seams call blind do not see those after them. Devices that share one sequence (context parallelism)
-    would each have to know which are theirs: that is not so here.
+    Tokens that the seams call blind do not see those after them. `attend` is given all tokens: devices that share one
+    sequence put the exchange around it.
     """
 
     def __init__(self, seams: Seams | None = None) -> None:
@@ -59,13 +59,22 @@ class RotatingProcessor(WanAttnProcessor):
             part.unflatten(2, (attn.heads, -1)) for part in (attn.norm_q(query), attn.norm_k(key), value)
         )
         query, key = rotate(query, *rotary_emb), rotate(key, *rotary_emb)
-        blind = 0 if self.seams is None else self.seams.blind
-        if blind:
-            first = self._attend(query[:, :blind], key[:, :blind], value[:, :blind])
-            attended = torch.cat([first, self._attend(query[:, blind:], key, value)], dim=1)
-        else:
-            attended = self._attend(query, key, value, attention_mask)
+        attended = self.attend(query, key, value, attention_mask)
         return attn.to_out[1](attn.to_out[0](attended.flatten(2, 3).type_as(query)))
+
+    def attend(
+        self,
+        query: Float[Tensor, "b n a e"],
+        key: Float[Tensor, "b n a e"],
+        value: Float[Tensor, "b n a e"],
+        mask: Tensor | None = None,
+    ) -> Float[Tensor, "b n a e"]:
+        """What all tokens see; the blind ones do not see those after them."""
+        blind = 0 if self.seams is None else self.seams.blind
+        if not blind:
+            return self._attend(query, key, value, mask)
+        first = self._attend(query[:, :blind], key[:, :blind], value[:, :blind])
+        return torch.cat([first, self._attend(query[:, blind:], key, value)], dim=1)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         return dispatch_attention_fn(
