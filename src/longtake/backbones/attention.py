@@ -40,7 +40,7 @@ _NAMES: dict[str, str] = {
     "flash-attn": "flash",
     "xformers": "xformers",
 }
-_ADDED = ("sage", "flash-attn", "xformers")  # packages of their own
+_ADDED: tuple[Kernel, ...] = ("sage", "flash-attn", "xformers")  # packages of their own
 _MASKLESS = {"flash", "sage", "flash-attn"}
 
 # Alive at once in the plain formula, all of them float32: scores, what a mask makes of them, their softmax.
@@ -118,8 +118,9 @@ def installed_kernels(device: torch.device, dtype: torch.dtype, head_size: int) 
         "flash": torch.backends.cuda.can_use_flash_attention(asked),
         "efficient": torch.backends.cuda.can_use_efficient_attention(asked),
     }
-    added = (kernel for kernel in _ADDED if _lacking(AttentionBackendName(_NAMES[kernel])) is None)
-    return ("native", *(kernel for kernel, usable in fused.items() if usable), "math", "tiled", *added)
+    own: list[Kernel] = [kernel for kernel, usable in fused.items() if usable]
+    added: list[Kernel] = [kernel for kernel in _ADDED if _lacking(AttentionBackendName(_NAMES[kernel])) is None]
+    return ("native", *own, "math", "tiled", *added)
 
 
 def use_kernel(transformer: nn.Module, kernel: Kernel) -> None:

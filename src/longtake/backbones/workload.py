@@ -8,6 +8,8 @@ One operation is one multiplication or one addition, as PyTorch's own counter ha
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 from dataclasses import dataclass
 
@@ -25,10 +27,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from longtake.backbones.blueprints import Blueprint
 from longtake.backbones.codec import Codec, decoded_together, live_bytes
+from longtake.backbones.hunyuan.buckets import Bucket
 from longtake.backbones.placement.layout import repeated_blocks
 from longtake.errors import ModelError
 
-__all__ = ["Decoding", "Operations", "Tokens", "decoding_of", "operations_of", "tokens_of", "traffic_of"]
+__all__ = [
+    "Decoding",
+    "Operations",
+    "Tokens",
+    "can_be_tiled",
+    "decoding_of",
+    "operations_of",
+    "tokens_of",
+    "traffic_of",
+]
 
 TEXT_TOKENS = 256  # that Llama reads of a prompt at most (`hunyuan/prompts.py`), cut to its own at batch 1
 SIGLIP_TOKENS, CLIP_TOKENS = 729, 257  # of one picture: 27 x 27, and 16 x 16 and one for the whole
@@ -122,8 +134,8 @@ def traffic_of(network: nn.Module, tokens: Tokens) -> float:
     return TRAFFIC * tokens.sequence * _width(network) * item * len(blocks)
 
 
-def decoding_of(blueprint: Blueprint, height: int, width: int, frames: int, tiled: bool = False) -> Decoding:
-    """What decoding a section of so many frames takes, at a size in pixels.
+def decoding_of(blueprint: Blueprint, size: Bucket, frames: int, tiled: bool = False) -> Decoding:
+    """What decoding a section of so many frames takes, at a size of images.
 
     HunyuanVideo's decoder passes its layers in pieces, the whole picture or tiles of 256 x 256 pixels; Wan's decodes as
     many frames at once as it does anyway, and knows no tiles.
@@ -131,7 +143,7 @@ def decoding_of(blueprint: Blueprint, height: int, width: int, frames: int, tile
     Raises:
         ModelError: the codec is of neither.
     """
-    codec, pixels = blueprint.codec, height * width
+    codec, pixels = blueprint.codec, size.height * size.width
     item = next(codec.parameters()).itemsize
     weights = sum(parameter.nbytes for parameter in codec.parameters())
     images = frames * blueprint.temporal_ratio
@@ -142,16 +154,28 @@ def decoding_of(blueprint: Blueprint, height: int, width: int, frames: int, tile
         operations = _HUNYUAN_OPERATIONS * images * pixels * (_TILED_WORK if at_once < pixels else 1.0)
         return Decoding(weights, math.ceil(live), held, operations)
     if isinstance(codec, AutoencoderKLWan):
-        live = live_bytes(codec, decoded_together(codec, frames, height, width), height, width)
-        return Decoding(weights, live, 3 * pixels * item * images, _wan_operations(codec) * images * pixels)
+        together = decoded_together(codec, frames, size.height, size.width)
+        live = live_bytes(codec, together, size.height, size.width)
+        own = {name: value for name, value in _config(codec).items() if not name.startswith("_")}
+        operations = _wan_operations(json.dumps(own)) * images * pixels
+        return Decoding(weights, live, 3 * pixels * item * images, operations)
     raise ModelError(f"{blueprint.name}: {type(codec).__name__} is not one of the codecs that are known here")
 
 
-def _wan_operations(codec: AutoencoderKLWan) -> float:
-    """Operations for one pixel of one image, counted on a small picture; they grow as the picture does."""
-    side, frames = 16, 2
-    stream = Codec(codec).stream()
-    latents = torch.empty(1, _config(codec)["z_dim"], frames, side, side, device="meta")
+def can_be_tiled(blueprint: Blueprint, size: Bucket) -> bool:
+    """True if the codec knows tiles and they would be smaller than the picture."""
+    return isinstance(blueprint.codec, AutoencoderKLHunyuanVideo) and size.height * size.width > TILE
+
+
+@functools.cache
+def _wan_operations(config: str) -> float:
+    """Operations of the codec with this config for one pixel of one image.
+
+    Counted on a small picture: they grow as the picture does.
+    """
+    with torch.device("meta"):
+        codec = Codec(AutoencoderKLWan.from_config(json.loads(config)))
+    stream, latents = codec.stream(), torch.empty(1, codec.channels, 2, 16, 16, device="meta")
     stream.decode(latents)
     with FlopCounterMode(display=False) as counter:
         images = stream.decode(latents)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from longtake.backbones import MODELS, find_parts, said_bytes
 from longtake.backbones.blueprints import Blueprint, blueprint_of
+from longtake.backbones.hunyuan.buckets import Bucket
 from longtake.errors import HardwareError, InputError
 from longtake.pipeline.machine import Machine
-from longtake.pipeline.needs import AUTO, Fit, Need, Seconds, Work, choose_need, fit_of, needs_of, seconds_of, work_at
+from longtake.pipeline.needs import AUTO, Fit, Need, Seconds, choose_need, fit_of, needs_of, seconds_of
 from longtake.pipeline.rates import Rates
+from longtake.pipeline.work import Work, grid_of, work_at
 from longtake.schedule import find_schedule
 
 __all__ = ["Checkup", "Wish", "check_up"]
 
+T = TypeVar("T")
 RESERVE = 1 << 30  # bytes that stay free on the hub's disk, as fetching leaves them
 
 
@@ -62,21 +66,22 @@ def check_up(model: str, machine: Machine, rates: Rates, wish: Wish) -> Checkup:
 
     Raises:
         ModelError: there is no such model, or its configs do not describe one.
-        InputError: a size is off the model's grid, or there is no such profile.
+        InputError: a size is off the model's grid, a number cannot be used, or there is no such profile.
         ScheduleError: the schedule's name cannot be read.
     """
     blueprint = blueprint_of(model, machine.device.dtype)
     settings = blueprint.settings
     schedule = find_schedule(wish.schedule or settings.schedules[settings.order])
-    guidance = settings.guidance if wish.guidance is None else wish.guidance
-    work = work_at(
-        blueprint,
-        _side("height", wish.height or settings.height, blueprint.grid),
-        _side("width", wish.width or settings.width, blueprint.grid),
-        schedule,
-        wish.steps or settings.steps,
-        passes=1 + (guidance > 1) + (settings.history_guidance > 1),
+    guidance, steps = _or(wish.guidance, settings.guidance), _or(wish.steps, settings.steps)
+    if guidance < 1 or steps < 1:
+        raise InputError(f"{steps} steps and a guidance of {guidance:g}: expected 1 or more of each")
+    size = Bucket(
+        _side("height", _or(wish.height, settings.height), blueprint.grid),
+        _side("width", _or(wish.width, settings.width), blueprint.grid),
     )
+    passes = 1 + (guidance > 1) + (settings.history_guidance > 1)
+    context = schedule.context_tokens(*grid_of(blueprint, size))
+    work = work_at(blueprint, size, schedule, steps, passes, context)
     needs = needs_of(blueprint, work, machine.device)
     chosen, refusal = None, ""
     try:
@@ -91,7 +96,7 @@ def check_up(model: str, machine: Machine, rates: Rates, wish: Wish) -> Checkup:
         work=work,
         needs=needs,
         fits={need: fit_of(need, machine) for need in needs},
-        seconds={need: seconds_of(blueprint, work, need, rates) for need in needs},
+        seconds={need: seconds_of(work, need, rates) for need in needs},
         chosen=chosen,
         refusal=refusal,
         download=download,
@@ -115,6 +120,10 @@ def _remedies(model: str, download: int, work: Work, machine: Machine) -> tuple[
             f"{said_bytes(work.disk)}: --output names another place"
         )
     return tuple(found)
+
+
+def _or(given: T | None, default: T) -> T:
+    return default if given is None else given
 
 
 def _side(name: str, pixels: int, unit: int) -> int:

@@ -2,7 +2,7 @@
 
 Memory has three moments, of which the fullest counts:
 
-    prompts     the largest encoder, alone; on the host where the device is too small for it
+    prompts     the largest encoder, alone: on the device where it fits there, else on the host
     denoising   the transformer as it is placed, its activations, the codec's weights
     decoding    the transformer's weights, and the codec with its activations
 """
@@ -16,34 +16,23 @@ from longtake.backbones.blueprints import Blueprint, blueprint_of
 from longtake.backbones.placement import PROFILES, Placement, place
 from longtake.backbones.placement.modulation import can_be_tabulated
 from longtake.backbones.placement.plan import RESERVE
-from longtake.backbones.workload import (
-    Decoding,
-    Operations,
-    Tokens,
-    decoding_of,
-    operations_of,
-    tokens_of,
-    traffic_of,
-)
+from longtake.backbones.workload import Decoding, can_be_tiled, decoding_of
 from longtake.errors import HardwareError, InputError
 from longtake.pipeline.machine import SPARE, Device, Machine
 from longtake.pipeline.rates import Rates
 from longtake.pipeline.request import Config
-from longtake.schedule import Schedule, parse
+from longtake.pipeline.work import Work, work_of
 
 __all__ = [
     "AUTO",
     "Fit",
     "Need",
     "Seconds",
-    "Work",
     "check_hardware",
     "choose_need",
     "fit_of",
     "needs_of",
     "seconds_of",
-    "work_at",
-    "work_of",
 ]
 
 AUTO = "auto"  # the first lossless profile that fits
@@ -55,29 +44,14 @@ PROCESS = {"cpu": 1 << 30, "mps": 1 << 30, "cuda": 2 << 30}  # bytes of the host
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """One section, as numbers."""
-
-    height: int  # pixels
-    width: int
-    frames: int  # that it makes
-    images: int
-    tokens: Tokens
-    operations: Operations  # of one evaluation
-    traffic: float  # bytes, likewise
-    steps: int
-    passes: int  # evaluations a step
-    disk: int  # bytes of the run folder
-
-
-@dataclass(frozen=True, slots=True)
 class Need:
     """One way to make the video, in bytes."""
 
     placement: Placement
+    decoding: Decoding
     tiled: bool  # the codec decodes in tiles: less memory, and not quite the same images
     encoders: Literal["device", "host"]  # where prompts are encoded
-    device: int  # at the fullest moment
+    device: int  # at the fullest moment, without encoders
     host: int  # the same; what is pinned is in it
     pinned: int
     variable: int  # of the device's, what grows with size and section
@@ -126,64 +100,6 @@ class Seconds:
         return self.denoising + self.decoding
 
 
-def work_at(
-    blueprint: Blueprint,
-    height: int,
-    width: int,
-    schedule: Schedule,
-    steps: int,
-    passes: int = 1,
-    context_tokens: int | None = None,
-) -> Work:
-    """The work of a section with all of its history.
-
-    Args:
-        blueprint: of the model.
-        height: of an image, in pixels, a multiple of the model's grid.
-        width: likewise.
-        schedule: what the section sees.
-        steps: of the solver.
-        passes: evaluations a step: one, and one more for each kind of guidance.
-        context_tokens: of the section that sees most, if not all that the schedule's spans can hold.
-    """
-    h, w = height // blueprint.spatial_ratio, width // blueprint.spatial_ratio
-    side = blueprint.patch
-    noisy = schedule.generated * -(-h // side) * -(-w // side)
-    history = schedule.context_tokens(h, w) if context_tokens is None else context_tokens
-    tokens = tokens_of(blueprint, noisy, history)
-    images = schedule.generated * blueprint.temporal_ratio
-    # Latents in float32, and what is made of them twice (segment and growing video) at two bits a pixel.
-    disk = 4 * blueprint.channels * h * w * schedule.generated + 2 * images * height * width // 4
-    return Work(
-        height=height,
-        width=width,
-        frames=schedule.generated,
-        images=images,
-        tokens=tokens,
-        operations=operations_of(blueprint.transformer, tokens),
-        traffic=traffic_of(blueprint.transformer, tokens),
-        steps=steps,
-        passes=passes,
-        disk=disk,
-    )
-
-
-def work_of(blueprint: Blueprint, config: Config) -> Work:
-    """The work of the section of a video that sees most."""
-    h, w = config.height // blueprint.spatial_ratio, config.width // blueprint.spatial_ratio
-    plan = config.plan()
-    guidances = {config.guidance_of(section) > 1 for section in plan.sections}
-    return work_at(
-        blueprint,
-        config.height,
-        config.width,
-        parse(config.schedule),
-        config.steps,
-        passes=1 + (True in guidances) + (config.history_guidance > 1),
-        context_tokens=max(section.context_tokens(h, w) for section in plan.sections),
-    )
-
-
 def needs_of(blueprint: Blueprint, work: Work, device: Device) -> tuple[Need, ...]:
     """Every way of making the video on such a device, the best first.
 
@@ -198,10 +114,8 @@ def needs_of(blueprint: Blueprint, work: Work, device: Device) -> tuple[Need, ..
     ]
     if device.unified:
         placements = placements[:1]  # there is nowhere else to put anything
-    whole, tiles = (
-        decoding_of(blueprint, work.height, work.width, work.frames, tiled=tiled) for tiled in (False, True)
-    )
-    ways = [(whole, False), *([(tiles, True)] if tiles.activations < whole.activations else [])]
+    tilings = (False, True) if can_be_tiled(blueprint, work.size) else (False,)
+    ways = [(decoding_of(blueprint, work.size, work.frames, tiled), tiled) for tiled in tilings]
     return tuple(
         _need(blueprint, placement, decoding, tiled, device) for decoding, tiled in ways for placement in placements
     )
@@ -219,18 +133,18 @@ def _need(blueprint: Blueprint, placement: Placement, decoding: Decoding, tiled:
     process, rests = PROCESS[device.kind], count * placement.pageable
     if device.unified:
         needed = max(needed, encoder) + process + rests
-        return Need(placement, tiled, "device", needed, needed, 0, variable)
+        return Need(placement, decoding, tiled, "device", needed, needed, 0, variable)
     if placement.profile.host == "staged":
         rests = 0  # pages of the weights' files, which the system takes back when it wants to
     pinned = count * placement.pinned
     on_device = encoder <= max(needed, usable(device))
     host = process + max(pinned + rests, 0 if on_device else encoder)
-    return Need(placement, tiled, "device" if on_device else "host", needed, host, pinned, variable)
+    return Need(placement, decoding, tiled, "device" if on_device else "host", needed, host, pinned, variable)
 
 
 def usable(device: Device) -> int:
     """Bytes that may be given out of those that are free."""
-    return device.free - SPARE if device.unified else int(device.free / HELD)
+    return max(0, device.free - SPARE) if device.unified else int(device.free / HELD)
 
 
 def fit_of(need: Need, machine: Machine) -> Fit:
@@ -297,12 +211,11 @@ def check_hardware(model: str, config: Config, profile: str, machine: Machine) -
     return choose_need(model, needs, machine, profile)
 
 
-def seconds_of(blueprint: Blueprint, work: Work, need: Need, rates: Rates) -> Seconds:
+def seconds_of(work: Work, need: Need, rates: Rates) -> Seconds:
     """What a section takes, about: blocks not compiled, and without the caches that skip steps."""
     staged = need.placement.profile.host == "staged"
     step = work.passes * rates.step(work.operations, work.traffic, need.placement.transfer, staged)
-    decoding = decoding_of(blueprint, work.height, work.width, work.frames, need.tiled).operations / rates.decoding
-    return Seconds(step, step * work.steps, decoding)
+    return Seconds(step, step * work.steps, need.decoding.operations / rates.decoding)
 
 
 def _says(need: Need, machine: Machine) -> str:
