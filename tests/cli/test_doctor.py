@@ -111,7 +111,7 @@ def test_a_laptop_is_told_how_framepack_would_be_placed():
     for line in (
         "memory     6.0 GiB, of which 5.8 GiB are free",
         "size       640 x 608 (height x width), one of 14 that it was made for",
-        ">  streamed-tables      in tiles     5.2  25.9    16.9     10 min",
+        ">  streamed-tables      halves     5.4  25.9    16.9     10 min",
         "> streamed-tables is how it would be placed.",
     ):
         assert line in page.splitlines()
@@ -122,7 +122,7 @@ def test_a_laptop_is_told_how_framepack_would_be_placed():
 def test_a_refusal_stands_below_the_ways_and_what_they_lack():
     small = replace(LAPTOP, device=replace(LAPTOP.device, free=3 * GIB))
     page = draw_model(check_up("framepack-f1", small, RATES, Wish()), small)
-    assert "framepack-f1 does not fit here: streamed-tables needs 5." in page
+    assert "framepack-f1 does not fit here: streamed-tables needs 4.4" in page
     assert "\n>" not in page
     assert " device\n" in page
 

@@ -12,6 +12,7 @@ import functools
 import json
 import math
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import AutoencoderKLHunyuanVideo
@@ -34,10 +35,11 @@ from longtake.errors import ModelError
 __all__ = [
     "Decoding",
     "Operations",
+    "Tiling",
     "Tokens",
-    "can_be_tiled",
     "decoding_of",
     "operations_of",
+    "tilings_of",
     "tokens_of",
     "traffic_of",
 ]
@@ -50,17 +52,21 @@ SIGLIP_TOKENS, CLIP_TOKENS = 729, 257  # of one picture: 27 x 27, and 16 x 16 an
 # products take 0.764 at the rates measured beside it; the rest at 3.00 TB/s is this. Compiled blocks have 51 of it.
 TRAFFIC = 171.0
 
+Tiling = Literal["whole", "halves", "tiles"]  # of HunyuanVideo's pictures: not, few of up to 384 pixels, many of 256
+_HALF, _OVERLAP, _TILE = 384, 64, 256  # pixels of a side
 # Live tensors of HunyuanVideo's decoder, layers in pieces: 5.9 GiB at 640 x 608 and 2.1 GiB in tiles of 256 x 256.
-TILE = 256 * 256  # pixels
-_PIECES_BYTES = (5.9 - 2.1) * 2**30 / (640 * 608 - TILE)  # a pixel
-_PIECES_ALWAYS = 2.1 * 2**30 - TILE * _PIECES_BYTES
+_PIECES_BYTES = (5.9 - 2.1) * 2**30 / (640 * 608 - _TILE**2)  # a pixel
+_PIECES_ALWAYS = 2.1 * 2**30 - _TILE**2 * _PIECES_BYTES
+# What convolutions need beside live tensors, as a share of them. Pieces are small: of 7.2 GiB that were measured for
+# whole pictures and 3.2 for tiles 1.0 are weights and held images. diffusers' whole layers: 21.2 GiB for 14.3, an H200.
+_PIECES_WORKSPACE, _WHOLE_WORKSPACE = 0.1, 0.5
 # Images that are held beside these for each frame of a section: two sections decoded together, their tiles in time
 # (17 images for each 12), and the sections joined.
 _HELD = 4 * (2 + 2 * 17 / 12 + 2)
-# One section of nine frames whose tiles are shared with the one before takes 420 TFLOP at 640 x 608; in tiles of 256
-# pixels 485 for each 299 of that.
+# One section of nine frames whose tiles are shared with the one before takes 420 TFLOP at 640 x 608. Tiled it took
+# 1.57 s instead of 1.21 in halves (H100), 3.12 instead of 1.38 in tiles (H200).
 _HUNYUAN_OPERATIONS = 420e12 / (9 * 4 * 640 * 608)  # an image's pixel
-_TILED_WORK = 485 / 299
+_TILED_WORK: dict[Tiling, float] = {"whole": 1.0, "halves": 1.57 / 1.21, "tiles": 3.12 / 1.38}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ class Decoding:
 
     weights: int  # bytes
     activations: int  # bytes: live tensors of the decoder
+    workspace: int  # bytes that convolutions of a GPU need for themselves
     held: int  # bytes: images that wait for others
     operations: float
 
@@ -134,11 +141,11 @@ def traffic_of(network: nn.Module, tokens: Tokens) -> float:
     return TRAFFIC * tokens.sequence * _width(network) * item * len(blocks)
 
 
-def decoding_of(blueprint: Blueprint, size: Bucket, frames: int, tiled: bool = False) -> Decoding:
+def decoding_of(blueprint: Blueprint, size: Bucket, frames: int, tiling: Tiling = "whole") -> Decoding:
     """What decoding a section of so many frames takes, at a size of images.
 
-    HunyuanVideo's decoder passes its layers in pieces, the whole picture or tiles of 256 x 256 pixels; Wan's decodes as
-    many frames at once as it does anyway, and knows no tiles.
+    HunyuanVideo's decoder passes its layers in pieces, the whole picture or tiles of it; Wan's decodes as many frames
+    at once as it does anyway, and knows no tiles.
 
     Raises:
         ModelError: the codec is of neither.
@@ -148,23 +155,40 @@ def decoding_of(blueprint: Blueprint, size: Bucket, frames: int, tiled: bool = F
     weights = sum(parameter.nbytes for parameter in codec.parameters())
     images = frames * blueprint.temporal_ratio
     if isinstance(codec, AutoencoderKLHunyuanVideo):
-        at_once = min(pixels, TILE) if tiled else pixels
-        live = (_PIECES_ALWAYS + _PIECES_BYTES * at_once) * item / 2  # counted in half precision
+        live = (_PIECES_ALWAYS + _PIECES_BYTES * _tile_pixels(size, tiling)) * item / 2  # counted in half precision
         held = math.ceil(3 * pixels * item * _HELD * frames)
-        operations = _HUNYUAN_OPERATIONS * images * pixels * (_TILED_WORK if at_once < pixels else 1.0)
-        return Decoding(weights, math.ceil(live), held, operations)
+        operations = _HUNYUAN_OPERATIONS * images * pixels * _TILED_WORK[tiling]
+        return Decoding(weights, math.ceil(live), int(_PIECES_WORKSPACE * live), held, operations)
     if isinstance(codec, AutoencoderKLWan):
         together = decoded_together(codec, frames, size.height, size.width)
         live = live_bytes(codec, together, size.height, size.width)
         own = {name: value for name, value in _config(codec).items() if not name.startswith("_")}
         operations = _wan_operations(json.dumps(own)) * images * pixels
-        return Decoding(weights, live, 3 * pixels * item * images, operations)
+        return Decoding(weights, live, int(_WHOLE_WORKSPACE * live), 3 * pixels * item * images, operations)
     raise ModelError(f"{blueprint.name}: {type(codec).__name__} is not one of the codecs that are known here")
 
 
-def can_be_tiled(blueprint: Blueprint, size: Bucket) -> bool:
-    """True if the codec knows tiles and they would be smaller than the picture."""
-    return isinstance(blueprint.codec, AutoencoderKLHunyuanVideo) and size.height * size.width > TILE
+def tilings_of(blueprint: Blueprint, size: Bucket) -> tuple[Tiling, ...]:
+    """The ways in which the codec can decode pictures of this size, those that need more memory first."""
+    if not isinstance(blueprint.codec, AutoencoderKLHunyuanVideo):
+        return ("whole",)
+    ways: tuple[Tiling, ...] = ("whole", "halves", "tiles")
+    return tuple(way for way in ways if way == "whole" or _tile_pixels(size, way) < size.height * size.width)
+
+
+def _tile_pixels(size: Bucket, tiling: Tiling) -> int:
+    """Pixels of a picture that pass the decoder together."""
+
+    def half(side: int) -> int:
+        count = math.ceil(side / (_HALF - _OVERLAP))
+        return min(side, math.ceil(side / count / 8) * 8 + _OVERLAP)  # a latent has 8 pixels
+
+    sides = {
+        "whole": (size.height, size.width),
+        "halves": (half(size.height), half(size.width)),
+        "tiles": (min(size.height, _TILE), min(size.width, _TILE)),
+    }
+    return math.prod(sides[tiling])
 
 
 @functools.cache
@@ -174,7 +198,8 @@ def _wan_operations(config: str) -> float:
     Counted on a small picture: they grow as the picture does.
     """
     with torch.device("meta"):
-        codec = Codec(AutoencoderKLWan.from_config(json.loads(config)))
+        network: Any = AutoencoderKLWan.from_config(json.loads(config))
+    codec = Codec(network)
     stream, latents = codec.stream(), torch.empty(1, codec.channels, 2, 16, 16, device="meta")
     stream.decode(latents)
     with FlopCounterMode(display=False) as counter:

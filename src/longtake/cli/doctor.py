@@ -100,7 +100,7 @@ def _model_data(one: Checkup) -> dict[str, Any]:
             {
                 "profile": need.name,
                 "lossless": need.lossless,
-                "tiled": need.tiled,
+                "tiling": need.tiling,
                 "encoders": need.encoders,
                 "device_bytes": need.device,
                 "host_bytes": need.host,

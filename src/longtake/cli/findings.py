@@ -87,9 +87,8 @@ def draw_model(one: Checkup, machine: Machine) -> str:
     table = _table("", "profile", "codec", "device", "host", "pinned", "a section", "lacks")
     for need in _ways(one):
         mark = ">" if need is one.chosen else ""
-        codec = "in tiles" if need.tiled else "whole"
         row = (_number(need.device), _number(need.host), _number(need.pinned), _time(one.seconds[need].section))
-        table.add_row(mark, need.name, codec, *row, _lacks(one, need, machine))
+        table.add_row(mark, need.name, need.tiling, *row, _lacks(one, need, machine))
     note = "Memory in GiB, the most that is held at any time; all figures are estimates."
     return "\n".join([_rows(rows), "", _drawn(table), "", note, "", *map(_filled, _verdict(one))])
 
@@ -116,8 +115,8 @@ def _verdict(one: Checkup) -> list[str]:
     told = [f"> {need.name} is how it would be placed."]
     if not need.lossless:
         told.append("Its matrices are rounded to fp8: the video changes a little.")
-    if need.tiled:
-        told.append("The codec decodes in tiles of 256 pixels, cross-faded: their seams can show in flat areas.")
+    if need.tiling != "whole":
+        told.append(f"The codec decodes pictures in {need.tiling}, cross-faded: seams can show in flat areas.")
     if need.encoders == "host":
         told.append("Prompts are encoded by the CPU, once a video: the device is too small for their network.")
     told.append(

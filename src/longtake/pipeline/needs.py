@@ -16,7 +16,7 @@ from longtake.backbones.blueprints import Blueprint, blueprint_of
 from longtake.backbones.placement import PROFILES, Placement, place
 from longtake.backbones.placement.modulation import can_be_tabulated
 from longtake.backbones.placement.plan import RESERVE
-from longtake.backbones.workload import Decoding, can_be_tiled, decoding_of
+from longtake.backbones.workload import Decoding, Tiling, decoding_of, tilings_of
 from longtake.errors import HardwareError, InputError
 from longtake.pipeline.machine import SPARE, Device, Machine
 from longtake.pipeline.rates import Rates
@@ -38,8 +38,6 @@ __all__ = [
 AUTO = "auto"  # the first lossless profile that fits
 # The allocator holds more than it has given out: 27.87 GiB for 25.97 in the eager step of the 13 B network on an H100.
 HELD = 27.87 / 25.97
-# cuDNN's workspaces beside the live tensors of a decoder: 21.2 GiB for 14.3, and 3.9 for 2.4 in tiles (H200).
-WORKSPACE = 1.5
 PROCESS = {"cpu": 1 << 30, "mps": 1 << 30, "cuda": 2 << 30}  # bytes of the host: Python, PyTorch and its libraries
 
 
@@ -49,7 +47,7 @@ class Need:
 
     placement: Placement
     decoding: Decoding
-    tiled: bool  # the codec decodes in tiles: less memory, and not quite the same images
+    tiling: Tiling  # of the codec; in parts it takes less memory, and the images are not quite the same
     encoders: Literal["device", "host"]  # where prompts are encoded
     device: int  # at the fullest moment, without encoders
     host: int  # the same; what is pinned is in it
@@ -114,32 +112,32 @@ def needs_of(blueprint: Blueprint, work: Work, device: Device) -> tuple[Need, ..
     ]
     if device.unified:
         placements = placements[:1]  # there is nowhere else to put anything
-    tilings = (False, True) if can_be_tiled(blueprint, work.size) else (False,)
-    ways = [(decoding_of(blueprint, work.size, work.frames, tiled), tiled) for tiled in tilings]
     return tuple(
-        _need(blueprint, placement, decoding, tiled, device) for decoding, tiled in ways for placement in placements
+        _need(blueprint, placement, decoding_of(blueprint, work.size, work.frames, way), way, device)
+        for way in tilings_of(blueprint, work.size)
+        for placement in placements
     )
 
 
-def _need(blueprint: Blueprint, placement: Placement, decoding: Decoding, tiled: bool, device: Device) -> Need:
+def _need(blueprint: Blueprint, placement: Placement, decoding: Decoding, tiling: Tiling, device: Device) -> Need:
     count = blueprint.transformers
     weights = count * placement.weights
-    factor = 1.0 if device.kind == "cpu" else WORKSPACE
+    workspace = 0 if device.kind == "cpu" else decoding.workspace
     denoising = weights + placement.activations + decoding.weights
-    opened = weights + decoding.weights + int(factor * decoding.activations) + decoding.held + RESERVE
+    opened = weights + decoding.weights + decoding.activations + workspace + decoding.held + RESERVE
     encoder = max(blueprint.encoders, default=0) * device.dtype.itemsize + RESERVE
     needed = max(denoising, opened)
     variable = needed - weights - decoding.weights
     process, rests = PROCESS[device.kind], count * placement.pageable
     if device.unified:
         needed = max(needed, encoder) + process + rests
-        return Need(placement, decoding, tiled, "device", needed, needed, 0, variable)
+        return Need(placement, decoding, tiling, "device", needed, needed, 0, variable)
     if placement.profile.host == "staged":
         rests = 0  # pages of the weights' files, which the system takes back when it wants to
     pinned = count * placement.pinned
     on_device = encoder <= max(needed, usable(device))
     host = process + max(pinned + rests, 0 if on_device else encoder)
-    return Need(placement, decoding, tiled, "device" if on_device else "host", needed, host, pinned, variable)
+    return Need(placement, decoding, tiling, "device" if on_device else "host", needed, host, pinned, variable)
 
 
 def usable(device: Device) -> int:
