@@ -142,3 +142,10 @@ def test_without_a_name_every_model_is_looked_at():
     command = [sys.executable, "-m", "longtake", "doctor", "--device", "cpu", "--json"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     assert [model["model"] for model in json.loads(ran.stdout)["models"]] == list(MODELS)
+
+
+def test_the_guide_shows_what_such_a_laptop_is_told():
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "framepack.md").read_text()
+    (shown,) = (block for block in guide.split("```") if block.startswith("\nmodel "))
+    page = draw_model(check_up("framepack-i2v", LAPTOP, RATES, Wish()), LAPTOP).splitlines()
+    assert [line for line in shown.splitlines() if line and not line.startswith("weights") and line not in page] == []

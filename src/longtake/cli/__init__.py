@@ -36,7 +36,7 @@ HELP = "\n".join(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a verb. Exit codes: 0 done, 2 refused with a reason, 130 interrupted."""
+    """Runs a verb. Exit codes: 0 done, 1 it cannot be run (doctor), 2 refused with a reason, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP)
