@@ -7,6 +7,7 @@
     |- InputError       an image, a video, a size or a number that cannot be used
     |- OutputError      a file or folder that cannot be written; what was finished before stays
     |- ModelError       a model that is unknown, incomplete, unsafe or does not fit its config
+    |- HardwareError    a machine that has not what a model needs
     |- RunError         a run folder that cannot be used
     |- NumericsError    latents that stopped being finite numbers
     `- ConfigError      a training or evaluation config that cannot be used
@@ -41,6 +42,10 @@ class OutputError(LongtakeError):
 
 class ModelError(LongtakeError):
     """A model that is unknown, incomplete, unsafe, or does not fit its config."""
+
+
+class HardwareError(LongtakeError):
+    """A machine that has not what a model needs; the message names the profile that would do, or what is lacking."""
 
 
 class RunError(LongtakeError):

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from longtake.errors import ModelError
 
-__all__ = ["Kernel", "attend_in_tiles", "best_kernel", "use_kernel"]
+__all__ = ["Kernel", "attend_in_tiles", "best_kernel", "installed_kernels", "use_kernel"]
 
 Kernel = Literal["native", "cudnn", "flash", "efficient", "math", "tiled", "sage", "flash-attn", "xformers"]
 
@@ -40,6 +40,7 @@ _NAMES: dict[str, str] = {
     "flash-attn": "flash",
     "xformers": "xformers",
 }
+_ADDED: tuple[Kernel, ...] = ("sage", "flash-attn", "xformers")  # packages of their own
 _MASKLESS = {"flash", "sage", "flash-attn"}
 
 # Alive at once in the plain formula, all of them float32: scores, what a mask makes of them, their softmax.
@@ -92,10 +93,7 @@ def best_kernel(device: torch.device, dtype: torch.dtype, head_size: int, masked
         return "native"  # fused for every type
     if device.type != "cuda":
         return "tiled"
-    shape = (1, 1, 128, head_size)
-    query = torch.empty(shape, device=device, dtype=dtype)
-    mask = torch.ones((1, 1, 1, 128), device=device, dtype=torch.bool) if masked else None
-    asked = torch.backends.cuda.SDPAParams(query, query, query, mask, 0.0, False, False)
+    asked = _asked(device, dtype, head_size, masked)
     hopper = torch.cuda.get_device_capability(device) >= (9, 0)
     if hopper and torch.backends.cuda.can_use_cudnn_attention(asked):
         return "cudnn"
@@ -104,6 +102,25 @@ def best_kernel(device: torch.device, dtype: torch.dtype, head_size: int, masked
     if torch.backends.cuda.can_use_efficient_attention(asked):
         return "efficient"
     return "tiled"
+
+
+def installed_kernels(device: torch.device, dtype: torch.dtype, head_size: int) -> tuple[Kernel, ...]:
+    """The kernels by which this device computes such attention here, packages that are installed among them.
+
+    >>> installed_kernels(torch.device("cpu"), torch.float32, 64)
+    ('native', 'math', 'tiled')
+    """
+    if device.type != "cuda":
+        return ("native", "math", "tiled")
+    asked = _asked(device, dtype, head_size, masked=False)
+    fused: dict[Kernel, bool] = {
+        "cudnn": torch.backends.cuda.can_use_cudnn_attention(asked),
+        "flash": torch.backends.cuda.can_use_flash_attention(asked),
+        "efficient": torch.backends.cuda.can_use_efficient_attention(asked),
+    }
+    own: list[Kernel] = [kernel for kernel, usable in fused.items() if usable]
+    added: list[Kernel] = [kernel for kernel in _ADDED if _lacking(AttentionBackendName(_NAMES[kernel])) is None]
+    return ("native", *own, "math", "tiled", *added)
 
 
 def use_kernel(transformer: nn.Module, kernel: Kernel) -> None:
@@ -117,14 +134,29 @@ def use_kernel(transformer: nn.Module, kernel: Kernel) -> None:
     if kernel in _MASKLESS and isinstance(transformer, HunyuanVideoTransformer3DModel):
         raise ModelError(f"{type(transformer).__name__} always masks, which {kernel} cannot: cudnn or efficient can")
     name = _tiled() if kernel == "tiled" else AttentionBackendName(_NAMES[kernel])
-    try:
-        _check_attention_backend_requirements(name)
-    except RuntimeError as reason:
-        raise ModelError(f"{kernel} attention is not installed: {reason}") from reason
+    lacking = _lacking(name)
+    if lacking is not None:
+        raise ModelError(f"{kernel} attention is not installed: {lacking}") from lacking
     for module in transformer.modules():
         processor = getattr(module, "processor", None)
         if processor is not None and hasattr(processor, "_attention_backend"):
             processor._attention_backend = name
+
+
+def _asked(device: torch.device, dtype: torch.dtype, head_size: int, masked: bool) -> torch.backends.cuda.SDPAParams:
+    """Attention of one head over 128 tokens, as PyTorch's own kernels are asked whether they could."""
+    query = torch.empty((1, 1, 128, head_size), device=device, dtype=dtype)
+    mask = torch.ones((1, 1, 1, 128), device=device, dtype=torch.bool) if masked else None
+    return torch.backends.cuda.SDPAParams(query, query, query, mask, 0.0, False, False)
+
+
+def _lacking(name: AttentionBackendName) -> RuntimeError | None:
+    """What keeps diffusers from using a kernel here; nothing where it can."""
+    try:
+        _check_attention_backend_requirements(name)
+    except RuntimeError as reason:
+        return reason
+    return None
 
 
 def _part(mask: Tensor, dim: int, part: slice) -> Tensor:

@@ -17,6 +17,7 @@ VERBS = {
     "extend": "make a video longer: what comes after it, or what was before it",
     "resume": "go on with a run that was stopped, or make it again from one of its sections",
     "show": "draw a schedule and the plan of a video, or a run with its drift and motion",
+    "doctor": "say what this machine can run, how fast, and what is lacking",
     "models": "list the models that are known by name, and what of them is here",
     "train": "train a codec, a video model, or a next-frame-section model",
 }
@@ -35,7 +36,7 @@ HELP = "\n".join(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a verb. Exit codes: 0 done, 2 refused with a reason, 130 interrupted."""
+    """Runs a verb. Exit codes: 0 done, 1 it cannot be run (doctor), 2 refused with a reason, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP)

@@ -1,0 +1,182 @@
+"""The networks of a model without their weights: enough to count what they take, before any of it is fetched.
+
+A config that is here is believed. For what is not, the published configs are below, as the conversion scripts of
+diffusers write them; their parameters are those of the catalog, to the last one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from torch import nn
+
+from longtake.backbones.catalog import MODELS, ModelRow, Part
+from longtake.backbones.loading import load_settings
+from longtake.backbones.parts import find_parts, stem_of
+from longtake.backbones.registry import find_model
+from longtake.backbones.settings import BackboneSettings
+from longtake.backbones.skeletons import skeleton
+from longtake.backbones.weights import read_json, read_shapes, weight_files
+from longtake.errors import ModelError
+
+__all__ = ["Blueprint", "blueprint_of", "published_codec", "published_transformer"]
+
+_FRAMEPACK = {"has_clean_x_embedder": True, "has_image_proj": True, "image_proj_dim": 1152}
+_TRANSFORMERS: dict[str, Mapping[str, Any]] = {  # what is not as in the class itself
+    "framepack-i2v": _FRAMEPACK,
+    "framepack-f1": _FRAMEPACK,
+    "wan2.1-t2v-1.3b": {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30},
+    "wan2.1-i2v-14b": {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120},
+    "wan2.2-ti2v-5b": {
+        "num_attention_heads": 24,
+        "ffn_dim": 14336,
+        "num_layers": 30,
+        "in_channels": 48,
+        "out_channels": 48,
+    },
+}
+_CODECS: dict[str, Mapping[str, Any]] = {
+    "wan2.2-ti2v-5b": {
+        "base_dim": 160,
+        "decoder_base_dim": 256,
+        "z_dim": 48,
+        "is_residual": True,
+        "in_channels": 12,
+        "out_channels": 12,
+        "patch_size": 2,
+        "scale_factor_spatial": 16,
+        "latents_mean": [0.0] * 48,
+        "latents_std": [1.0] * 48,
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """A model without weights: networks on the meta device, numbers for the rest."""
+
+    name: str
+    transformer: nn.Module
+    codec: nn.Module
+    encoders: tuple[int, ...]  # parameters of each encoder of prompts and images
+    settings: BackboneSettings
+    transformers: int = 1  # of this shape; a second one takes over at some noise level
+
+    @property
+    def spatial_ratio(self) -> int:
+        """Pixels of a latent, in each direction."""
+        return int(_first(self.codec, "scale_factor_spatial", "spatial_compression_ratio"))
+
+    @property
+    def temporal_ratio(self) -> int:
+        """Images of a frame, but of the first one."""
+        return int(_first(self.codec, "scale_factor_temporal", "temporal_compression_ratio"))
+
+    @property
+    def channels(self) -> int:
+        """Of a latent."""
+        return int(_first(self.codec, "z_dim", "latent_channels"))
+
+    @property
+    def patch(self) -> int:
+        """Latents of a token, in each direction."""
+        side: Any = self.transformer.config["patch_size"]  # pyright: ignore[reportIndexIssue, reportArgumentType]
+        return side if isinstance(side, int) else side[-1]
+
+    @property
+    def grid(self) -> int:
+        """Pixels that height and width are multiples of."""
+        return self.spatial_ratio * self.patch
+
+
+def blueprint_of(
+    model: str, dtype: torch.dtype = torch.bfloat16, places: Mapping[str, Path] | None = None
+) -> Blueprint:
+    """The blueprint of a model, by its name or by its folder; nothing of it has to be here if it is known by name.
+
+    Args:
+        model: one of `MODELS`, or a folder in diffusers layout.
+        dtype: what its networks compute in.
+        places: where parts are that are not in the hub's cache, as `find_parts` takes them.
+
+    Raises:
+        ModelError: there is no such model, or a config does not describe a network.
+    """
+    known = model in MODELS
+    found = _of_row(MODELS[model], places or {}) if known else _of_folder(model, find_model(model))
+    for network in (found.transformer, found.codec):
+        nn.Module.to(network, dtype)  # not its own `to`, which warns of what the meta device makes harmless
+    return found
+
+
+def published_transformer(row: ModelRow) -> nn.Module:
+    """The transformer of a published model, on the meta device."""
+    return _built(Path(row.name), row.parts[0].kind, _TRANSFORMERS.get(row.name, {}))
+
+
+def published_codec(row: ModelRow) -> nn.Module:
+    """The autoencoder of a published model, on the meta device."""
+    (part,) = [part for part in row.parts if part.name == "vae"]
+    return _built(Path(row.name), part.kind, _CODECS.get(row.name, {}))
+
+
+def _of_row(row: ModelRow, places: Mapping[str, Path]) -> Blueprint:
+    found = {one.part.name: one for one in find_parts(row, places=places).parts}
+
+    def config_of(name: str) -> Path | None:
+        path = found[name].path
+        return path if path is not None and (path / "config.json").is_file() else None
+
+    transformer, codec = config_of("transformer"), config_of("vae")
+    return Blueprint(
+        name=row.name,
+        transformer=_read(transformer, found["transformer"].part) if transformer else published_transformer(row),
+        codec=_read(codec, found["vae"].part) if codec else published_codec(row),
+        encoders=tuple(p.parameters for p in row.parts if "encoder" in p.name and p.parameters),
+        settings=row.settings,
+        transformers=sum(part.name.startswith("transformer") for part in row.parts),
+    )
+
+
+def _of_folder(name: str, folder: Path) -> Blueprint:
+    encoders = sorted(path for path in folder.iterdir() if path.is_dir() and "encoder" in path.name)
+    return Blueprint(
+        name=name,
+        transformer=_in(folder / "transformer"),
+        codec=_in(folder / "vae"),
+        encoders=tuple(map(_parameters, encoders)),
+        settings=load_settings(folder),
+        transformers=1 + (folder / "transformer_2").is_dir(),
+    )
+
+
+def _in(folder: Path) -> nn.Module:
+    kind = read_json(folder / "config.json").get("_class_name", "")
+    if not hasattr(diffusers, kind):
+        raise ModelError(f"{folder}: config.json says {kind or 'no class'}, which diffusers does not have")
+    return _read(folder, Part(folder.name, "", "", kind))
+
+
+def _read(folder: Path, part: Part) -> nn.Module:
+    config = read_json(folder / "config.json")
+    return _built(folder, part.kind, {name: value for name, value in config.items() if not name.startswith("_")})
+
+
+def _built(folder: Path, kind: str, config: Mapping[str, Any]) -> nn.Module:
+    return skeleton(folder, lambda: getattr(diffusers, kind).from_config(dict(config)))
+
+
+def _parameters(folder: Path) -> int:
+    shapes = read_shapes(weight_files(folder, stem_of(Part(folder.name, "", "", "encoder"))))
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def _first(network: nn.Module, *names: str) -> Any:
+    config: Any = network.config
+    return next(config[name] for name in names if name in config)
