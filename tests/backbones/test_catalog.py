@@ -128,6 +128,19 @@ def test_framepacks_shift_follows_the_noisy_tokens(frames, shift):
     assert round(MODELS["framepack-i2v"].shift.at(1520 * frames), 2) == shift
 
 
+def test_helios_is_told_the_layout_and_the_sampling_of_its_published_pipelines():
+    rows = [MODELS[f"helios-{kind}"].settings for kind in ("base", "mid", "distilled")]
+    assert [(row.steps, row.solver, row.guidance) for row in rows] == [
+        (50, "unipc_flow", 5.0),
+        (60, "unipc_flow", 5.0),
+        (6, "dmd", 1.0),
+    ]
+    assert [round(row.shift, 2) for row in rows] == [6.82, 6.82, 1.92]  # of 8640 tokens
+    assert {(row.history_time, row.missing, row.gaps, row.schedules["vanilla"]) for row in rows} == {
+        ("clean", "zeros", "clamped", "td_f1k1_x_f16k4f2k2f1k1_g9")
+    }
+
+
 def test_the_shift_stops_growing_at_its_cap():
     rule, free = ShiftByTokens(cap=7.0), ShiftByTokens(cap=math.inf)
     assert rule.at(8797) < 7.0 == rule.at(8798)

@@ -11,8 +11,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from longtake.backbones.helios.anchor import SCHEDULE
+from longtake.backbones.helios.sampling import SAMPLINGS
 from longtake.backbones.hunyuan.buckets import BUCKETS, Bucket
 from longtake.backbones.settings import BackboneSettings
+from longtake.flow import DirectShift
 from longtake.plan import INVERTED, VANILLA
 
 __all__ = ["MODELS", "ModelRow", "Part", "ShiftByTokens"]
@@ -38,9 +41,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class ShiftByTokens:
-    """A flow shift e^mu, where mu is linear in the tokens made together: 0.5 at 256, 1.15 at 4096."""
+    """A flow shift e^mu, or mu itself, where mu is linear in the tokens made together: 0.5 at 256, 1.15 at 4096."""
 
     cap: float  # of the shift
+    kind: Literal["exponential", "linear"] = "exponential"
 
     def at(self, tokens: int) -> float:
         """The shift for so many noisy tokens; history does not count.
@@ -49,7 +53,7 @@ class ShiftByTokens:
         [2.04, 3.42, 5.72, 7.0]
         """
         mu = 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
-        return min(math.exp(mu), self.cap)
+        return min(math.exp(mu) if self.kind == "exponential" else mu, self.cap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +182,11 @@ _WAN_5B, _WAN_A14B = "Wan-AI/Wan2.2-TI2V-5B-Diffusers", "Wan-AI/Wan2.2-T2V-A14B-
 _APACHE = "Apache-2.0"
 
 
-def _helios(kind: str, sentence: str, steps: int, guidance: float) -> ModelRow:
-    name = f"BestWishYsh/Helios-{kind}"
+def _helios(kind: str, sentence: str, guidance: float) -> ModelRow:
+    name, usual = f"BestWishYsh/Helios-{kind}", SAMPLINGS[kind.lower()].usual
     transformer = Part("transformer", name, "transformer", "HeliosTransformer3DModel", 14_312_427_584)
     tokens = 9 * 24 * 40  # of a section of 9 frames at 384 x 640
-    shift = ShiftByTokens(cap=math.inf)
+    shift = ShiftByTokens(cap=math.inf, kind="linear" if isinstance(usual.shift, DirectShift) else "exponential")
     return ModelRow(
         name=f"helios-{kind.lower()}",
         sentence=sentence,
@@ -190,10 +194,11 @@ def _helios(kind: str, sentence: str, steps: int, guidance: float) -> ModelRow:
         family="helios",
         parts=_wan_parts(name, (transformer,), 2, _WAN_CODEC),
         settings=BackboneSettings(
-            schedules={"vanilla": VANILLA},
+            schedules={"vanilla": SCHEDULE},
             missing="zeros",
             history_time="clean",
-            steps=steps,
+            steps=sum(usual.steps),
+            solver=usual.solver,
             shift=shift.at(tokens),
             guidance=guidance,
             fps=24.0,
@@ -245,9 +250,9 @@ _ROWS = (
         VANILLA,
         "bytes and fields of its own files: it is read by the same class as framepack-i2v",
     ),
-    _helios("Base", "FramePack's packing on Wan 2.1 14B, made forward: best of the three, slowest.", 50, 5.0),
-    _helios("Mid", "Helios on the way to few steps, sampled from coarse to fine.", 60, 5.0),
-    _helios("Distilled", "Helios in six steps from coarse to fine, without guidance.", 6, 1.0),
+    _helios("Base", "FramePack's packing on Wan 2.1 14B, made forward: best of the three, slowest.", 5.0),
+    _helios("Mid", "Helios on the way to few steps, sampled from coarse to fine.", 5.0),
+    _helios("Distilled", "Helios in six steps from coarse to fine, without guidance.", 1.0),
     ModelRow(
         name="hunyuanvideo",
         sentence="The text-to-video model that FramePack was trained from.",

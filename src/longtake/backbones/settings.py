@@ -35,7 +35,7 @@ class BackboneSettings(BaseModel):
     history_guidance: float = Field(default=1.0, ge=1)  # how far to lead away from what comes without history
     history_without: Without = "drop"  # what stands for no history: made frames at this sigma, or zeros
     steps: int = Field(default=30, gt=0)
-    solver: Literal["euler", "unipc"] = "euler"
+    solver: Literal["euler", "unipc", "unipc_flow", "dmd"] = "euler"
     shift: float = Field(default=5.0, gt=0)
     guidance: float = Field(default=5.0, ge=1)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)

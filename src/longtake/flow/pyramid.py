@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from longtake.errors import InputError
 from longtake.flow.sigmas import DirectShift, LinearShift, Shift, shift_for, shifted
-from longtake.flow.solvers import Solver, Velocity, dmd, euler, unipc_flow
+from longtake.flow.solvers import SOLVERS, Velocity
 
 __all__ = ["Pyramid", "Renoise", "Stage", "block_noise", "climb", "coarse"]
 
@@ -38,7 +38,6 @@ Renoise = Callable[[torch.Size, int], Tensor]  # block noise of a shape, for a s
 
 LEVELS = 1000  # that training knows
 HIGHEST = 0.999  # of them
-_SOLVERS: dict[str, Solver] = {"euler": euler, "unipc": unipc_flow, "dmd": dmd}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +54,13 @@ class Stage:
 class Pyramid:
     """How a section is sampled from coarse to fine; with one stage, how it is sampled at its size.
 
-    >>> mid = Pyramid(steps=(20, 20, 20), solver="unipc", shift=1.0)
+    >>> mid = Pyramid(steps=(20, 20, 20), solver="unipc_flow", shift=1.0)
     >>> [(len(stage.told), stage.told[0], round(stage.keep, 3)) for stage in mid.stages(tokens=8640)]
     [(20, 0.999, 1.0), (20, 0.743, 0.6), (20, 0.385, 0.75)]
     """
 
     steps: tuple[int, ...]  # of each stage, coarse to fine
-    solver: Literal["euler", "unipc", "dmd"]
+    solver: Literal["euler", "unipc_flow", "dmd"]
     shift: Shift  # a rule acts on each stage's levels, by tokens; a number on where in the whole it stands
     gamma: float = 1 / 3  # minus the correlation of two neighbors in block noise
     still: int = 0  # first steps that guidance would lead astray and that are left out: CFG-Zero*'s zero init
@@ -132,10 +131,10 @@ def coarse(noise: Float[Tensor, "b c t h w"], halvings: int) -> Float[Tensor, "b
     height, width = noise.shape[3:]
     multiple = 2 ** (halvings + 1)
     if height % multiple or width % multiple:
-        near = [f"{side // multiple * multiple} or {-(-side // multiple) * multiple}" for side in (height, width)]
+        above = (-(-side // multiple) * multiple for side in (height, width))
         raise InputError(
             f"a latent of {height} x {width} cannot be sampled from coarse to fine in {halvings + 1} sizes: "
-            f"expected multiples of {multiple}, such as {near[0]} x {near[1]}"
+            f"expected multiples of {multiple}, such as {' x '.join(map(str, above))}"
         )
     size = 2**halvings
     return size * reduce(noise, "b c t (h hs) (w ws) -> b c t h w", "mean", hs=size, ws=size)
@@ -164,7 +163,7 @@ def climb(
         InputError: the sides of `x` cannot be halved so often.
     """
     stages = pyramid.stages(x.shape[2] * x.shape[3] * x.shape[4] // 4)
-    solve = _SOLVERS[pyramid.solver]
+    solve = SOLVERS[pyramid.solver]
     x = coarse(x, len(stages) - 1)
     for number, stage in enumerate(stages):
         if number:

@@ -162,10 +162,10 @@ def dmd(velocity: Velocity, x: Float[Tensor, "b ..."], sigmas: Float[Tensor, " k
         yield x
 
 
-# Those that follow the flow.
 SOLVERS: dict[str, Solver] = {
     "euler": euler,
     "unipc": unipc,
     "unipc_flow": unipc_flow,
     "unipc_official": unipc_official,
+    "dmd": dmd,
 }

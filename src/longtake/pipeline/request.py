@@ -67,7 +67,7 @@ class _Wish(BaseModel):
     history_guidance: float | None = Field(default=None, ge=1.0, le=100.0)
     history_without: Annotated[float, Field(gt=0, le=1)] | Literal["drop"] | None = None  # what that leads away from
     steps: int | None = Field(default=None, ge=1, le=1000)
-    solver: Literal["euler", "unipc"] | None = None
+    solver: Literal["euler", "unipc", "unipc_flow", "dmd"] | None = None
     guidance: float | None = Field(default=None, ge=1.0, le=STRONGEST)
     negative_prompt: str = ""
     seed: int = Field(default=0, ge=0, lt=SEEDS)
@@ -174,7 +174,7 @@ class Config(BaseModel):
     frames: int
     temporal_ratio: int
     steps: int
-    solver: Literal["euler", "unipc"]
+    solver: Literal["euler", "unipc", "unipc_flow", "dmd"]
     shift: float
     guidance: float
     guidance_rescale: float

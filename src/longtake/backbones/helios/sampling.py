@@ -29,6 +29,7 @@ __all__ = ["GUIDES", "SAMPLINGS", "Sampling", "read_sampling", "renoising"]
 
 _ZERO_INIT = 2  # steps: the published pipeline's `zero_steps` of 1 counts from 0
 _SHIFTS: dict[str, Shift] = {"exponential": HELIOS_SHIFT, "linear": HELIOS_DISTILLED_SHIFT}
+_SOLVERS: dict[str, Literal["euler", "unipc_flow", "dmd"]] = {"euler": "euler", "unipc": "unipc_flow", "dmd": "dmd"}
 _USUAL = {"HeliosDMDScheduler": "linear"}  # of a scheduler that does not say; of others exponential
 
 GUIDES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"plain": guide, "zero_star": guide_zero_star}
@@ -69,8 +70,8 @@ class Sampling:
 
 
 SAMPLINGS = {
-    "base": Sampling(Pyramid((50,), "unipc", HELIOS_SHIFT)),
-    "mid": Sampling(Pyramid((20, 20, 20), "unipc", HELIOS_SHIFT), guide="zero_star"),
+    "base": Sampling(Pyramid((50,), "unipc_flow", HELIOS_SHIFT)),
+    "mid": Sampling(Pyramid((20, 20, 20), "unipc_flow", HELIOS_SHIFT), guide="zero_star"),
     "distilled": Sampling(Pyramid((2, 2, 2), "dmd", HELIOS_DISTILLED_SHIFT), first=2),
 }
 
@@ -86,14 +87,14 @@ def read_sampling(folder: Path) -> Sampling:
     index, path = read_json(folder / "model_index.json"), folder / "scheduler" / "scheduler_config.json"
     kind, config = _kind_of(folder, index), read_json(path)
     known = SAMPLINGS[kind]
-    solver = "dmd" if kind == "distilled" else config.get("scheduler_type", "unipc")
-    if (solver == "dmd" and kind != "distilled") or solver not in ("euler", "unipc", "dmd"):
-        raise ModelError(f"{path}: scheduler_type {solver!r}: Helios' {kind} is sampled by 'unipc' or 'euler'")
+    said = "dmd" if kind == "distilled" else config.get("scheduler_type", "unipc")
+    if said not in _SOLVERS or (said == "dmd") != (kind == "distilled"):
+        raise ModelError(f"{path}: scheduler_type {said!r}: Helios' {kind} is sampled by 'unipc' or 'euler'")
     stages = len(known.usual.steps)
     if config.get("stages", 3) != stages or not _even(config.get("stage_range"), stages):
         raise ModelError(f"{path}: Helios' {kind} is sampled in {stages} stages of equal parts of the noise levels")
     shift = _shift_of(path, config, stages)
-    usual = replace(known.usual, solver=solver, shift=shift, gamma=config.get("gamma", known.usual.gamma))
+    usual = replace(known.usual, solver=_SOLVERS[said], shift=shift, gamma=config.get("gamma", known.usual.gamma))
     return replace(known, usual=usual, guide="zero_star" if index.get("is_cfg_zero_star", False) else "plain")
 
 
