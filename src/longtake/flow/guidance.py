@@ -34,7 +34,7 @@ def guide(
 def guide_zero_star(
     conditional: Float[Tensor, "b ..."], unconditional: Float[Tensor, "b ..."], scale: float
 ) -> Float[Tensor, "b ..."]:
-    """The velocity pushed away from the unconditional one's share of it: CFG-Zero* (arXiv 2503.18886, Eq. 7).
+    """The velocity pushed away from the unconditional one's share of it: CFG-Zero* (arXiv 2503.18886).
 
     `a u + scale (c - a u)`, where `a` brings each sample's `u` as near to `c` as a factor can.
 
