@@ -353,7 +353,7 @@ def test_a_video_of_three_sections_is_the_published_pipelines(helios, codec, kin
     theirs = theirs[:, :, -27:]
     assert theirs.std() > 0.3
     # Float round-off of three sections under guidance 5; UniPC's last level is 1e-8 there and 0 here.
-    assert difference(mine, theirs) < 2e-4 * theirs.abs().max()
+    assert difference(mine, theirs) < 5e-5 * theirs.abs().max()
 
 
 @torch.no_grad()
