@@ -124,6 +124,19 @@ def test_framepacks_shift_follows_the_noisy_tokens(frames, shift):
     assert round(MODELS["framepack-i2v"].settings.shift_at(1520 * frames), 2) == shift
 
 
+def test_helios_is_told_the_layout_and_the_sampling_of_its_published_pipelines():
+    rows = [MODELS[f"helios-{kind}"].settings for kind in ("base", "mid", "distilled")]
+    assert [(row.steps, row.solver, row.guidance) for row in rows] == [
+        (50, "unipc_flow", 5.0),
+        (60, "unipc_flow", 5.0),
+        (6, "dmd", 1.0),
+    ]
+    assert [round(row.shift_at(8640), 2) for row in rows] == [6.82, 6.82, 1.92]
+    assert {(row.history_time, row.missing, row.gaps, row.schedules["vanilla"]) for row in rows} == {
+        ("clean", "zeros", "clamped", "td_f1k1_x_f16k4f2k2f1k1_g9")
+    }
+
+
 def test_every_bucket_of_framepack_has_the_capped_shift_at_nine_frames():
     row = MODELS["framepack-i2v"]
     assert {row.settings.shift_at(9 * (b.height // 16) * (b.width // 16)) for b in row.buckets} == {7.0}

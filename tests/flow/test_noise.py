@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -11,6 +13,12 @@ def test_noise_belongs_to_seed_and_section():
     for one, a in drawn.items():
         for other, b in drawn.items():
             assert torch.equal(a, b) == (one == other)
+
+
+def test_each_stage_of_a_section_draws_noise_of_its_own():
+    drawn = [noise(SHAPE, 3, 4, stage=stage) for stage in (0, 1, 2)]
+    assert torch.equal(drawn[0], noise(SHAPE, 3, 4))
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(drawn, 2))
 
 
 def test_noise_does_not_depend_on_what_was_drawn_before_nor_changes_it():

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longtake.flow import FRAMEPACK_SHIFT, shift_for, sigmas
+from longtake.flow import FRAMEPACK_SHIFT, HELIOS_DISTILLED_SHIFT, HELIOS_SHIFT, shift_for, sigmas
 
 # FramePack at 25 steps and shift 7, to four digits.
 FRAMEPACK_25 = [
@@ -39,3 +39,10 @@ def test_the_shift_goes_through_its_two_points():
     assert math.log(shift_for(256, FRAMEPACK_SHIFT)) == pytest.approx(0.5)
     assert math.log(shift_for(4096, FRAMEPACK_SHIFT)) == pytest.approx(1.15)
     assert shift_for(8797, FRAMEPACK_SHIFT) < 7.0 == shift_for(8799, FRAMEPACK_SHIFT)
+
+
+def test_helios_shifts_by_the_same_line_and_its_distilled_model_by_the_line_itself():
+    for tokens in (540, 2160, 8640):
+        assert math.log(shift_for(tokens, HELIOS_SHIFT)) == pytest.approx(shift_for(tokens, HELIOS_DISTILLED_SHIFT))
+    assert shift_for(8640, HELIOS_SHIFT) == pytest.approx(shift_for(8640, FRAMEPACK_SHIFT))
+    assert shift_for(20_000, HELIOS_SHIFT) > 7.0

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from longtake.errors import ModelError
-from longtake.packing import History, Patchify, RopeAxes, appended, compressed, pack, phases
+from longtake.packing import History, Patchify, RopeAxes, appended, compressed, pack, phases, resized
 from longtake.plan import Look, Section, make_plan
 from longtake.schedule import Kernel, parse
 
@@ -191,6 +191,17 @@ def test_a_section_that_sees_nothing_packs_no_tokens():
     assert packed.tokens.shape == (2, 0, 12)
     assert packed.cos.shape == packed.sin.shape == (0, 20)
     assert packed.target_cos.shape == (30, 20)
+
+
+def test_a_section_of_another_size_sees_the_same_and_stands_on_a_grid_of_its_own():
+    seen, patchify = section(Look((25, 26), K2, (25, 26))), Patchify(base(), [K2])
+    whole = pack(seen, known(), patchify, AXES)
+    small = resized(whole, seen, 4, 6, AXES)
+    assert small.tokens is whole.tokens
+    assert small.cos is whole.cos
+    own = phases((28, 29), 4, 6, K1, AXES)
+    assert torch.equal(small.target_cos, own.cos)
+    assert torch.equal(small.target_sin, own.sin)
 
 
 def test_absent_frames_cost_nothing_and_zeros_cost_their_tokens():

@@ -35,7 +35,7 @@ def test_a_request_needs_an_image_only():
         ({"guidance": 0.5}, "guidance: input should be greater than or equal to 1, got 0.5"),
         ({"height": 8}, "height: input should be greater than or equal to 16, got 8"),
         ({"gaps": "wide"}, "gaps: input should be 'true', 'clamped' or 'near', got 'wide'"),
-        ({"solver": "magic"}, "solver: input should be 'euler' or 'unipc', got 'magic'"),
+        ({"solver": "magic"}, "solver: input should be 'euler', 'unipc', 'unipc_flow' or 'dmd', got 'magic'"),
         ({"scale": 9}, "scale: input should be less than or equal to 8, got 9"),
         ({"crf": 52}, "crf: input should be less than or equal to 51, got 52"),
         ({"sedd": 3}, "sedd: extra inputs are not permitted, got 3"),

@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from longtake.backbones.helios.anchor import SCHEDULE
+from longtake.backbones.helios.sampling import SAMPLINGS
 from longtake.backbones.hunyuan.buckets import BUCKETS, Bucket
 from longtake.backbones.settings import BackboneSettings
-from longtake.flow import FRAMEPACK_SHIFT, LinearShift
+from longtake.flow import FRAMEPACK_SHIFT
 from longtake.plan import INVERTED, VANILLA
 
 __all__ = ["MODELS", "ModelRow", "Part"]
@@ -160,8 +162,8 @@ _WAN_5B, _WAN_A14B = "Wan-AI/Wan2.2-TI2V-5B-Diffusers", "Wan-AI/Wan2.2-T2V-A14B-
 _APACHE = "Apache-2.0"
 
 
-def _helios(kind: str, sentence: str, steps: int, guidance: float) -> ModelRow:
-    name = f"BestWishYsh/Helios-{kind}"
+def _helios(kind: str, sentence: str, guidance: float) -> ModelRow:
+    name, usual = f"BestWishYsh/Helios-{kind}", SAMPLINGS[kind.lower()].usual
     transformer = Part("transformer", name, "transformer", "HeliosTransformer3DModel", 14_312_427_584)
     return ModelRow(
         name=f"helios-{kind.lower()}",
@@ -170,11 +172,12 @@ def _helios(kind: str, sentence: str, steps: int, guidance: float) -> ModelRow:
         family="helios",
         parts=_wan_parts(name, (transformer,), 2, _WAN_CODEC),
         settings=BackboneSettings(
-            schedules={"vanilla": VANILLA},
+            schedules={"vanilla": SCHEDULE},
             missing="zeros",
             history_time="clean",
-            steps=steps,
-            shift=LinearShift(FRAMEPACK_SHIFT.slope, FRAMEPACK_SHIFT.start, most=100.0),  # never reached
+            steps=sum(usual.steps),
+            solver=usual.solver,
+            shift=usual.shift,
             guidance=guidance,
             fps=24.0,
             height=384,
@@ -223,9 +226,9 @@ _ROWS = (
         VANILLA,
         "bytes and fields of its own files: it is read by the same class as framepack-i2v",
     ),
-    _helios("Base", "FramePack's packing on Wan 2.1 14B, made forward: best of the three, slowest.", 50, 5.0),
-    _helios("Mid", "Helios on the way to few steps, sampled from coarse to fine.", 60, 5.0),
-    _helios("Distilled", "Helios in six steps from coarse to fine, without guidance.", 6, 1.0),
+    _helios("Base", "FramePack's packing on Wan 2.1 14B, made forward: best of the three, slowest.", 5.0),
+    _helios("Mid", "Helios on the way to few steps, sampled from coarse to fine.", 5.0),
+    _helios("Distilled", "Helios in six steps from coarse to fine, without guidance.", 1.0),
     ModelRow(
         name="hunyuanvideo",
         sentence="The text-to-video model that FramePack was trained from.",

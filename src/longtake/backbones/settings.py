@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from longtake.errors import PlanError, ScheduleError
-from longtake.flow import LinearShift, shift_for
+from longtake.flow import DirectShift, LinearShift, shift_for
 from longtake.plan import BOTH_SIDES, INVERTED, Gaps, find_order, order_of
 from longtake.schedule import parse
 
@@ -36,8 +36,8 @@ class BackboneSettings(BaseModel):
     history_guidance: float = Field(default=1.0, ge=1)  # how far to lead away from what comes without history
     history_without: Without = "drop"  # what stands for no history: made frames at this sigma, or zeros
     steps: int = Field(default=30, gt=0)
-    solver: Literal["euler", "unipc"] = "euler"
-    shift: Annotated[float, Field(gt=0)] | LinearShift = 5.0  # of the noise levels, or the rule it follows
+    solver: Literal["euler", "unipc", "unipc_flow", "dmd"] = "euler"
+    shift: Annotated[float, Field(gt=0)] | LinearShift | DirectShift = 5.0  # of the noise levels, or their rule
     guidance: float = Field(default=5.0, ge=1)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
     distilled_guidance: float | None = None  # that the network was distilled to obey; None: it was not

@@ -52,7 +52,7 @@ class Asked:
     """What stands for no history: a level of noise up to 1, or drop, which is zeros."""
     num_inference_steps: Annotated[int | None, tyro.conf.arg(aliases=["--steps"])] = None
     """Steps of each section."""
-    solver: Literal["euler", "unipc"] | None = None
+    solver: Literal["euler", "unipc", "unipc_flow", "dmd"] | None = None
     """How noise becomes a sample."""
     guidance: Annotated[float | None, tyro.conf.arg(aliases=["--true-cfg-scale"])] = None
     """Classifier-free guidance; 1 is none and half the work."""

@@ -1,29 +1,54 @@
 """From noise to a sample: noise levels, solvers, guidance, and what training matches."""
 
-from longtake.flow.guidance import guide, guide_history
+from longtake.flow.guidance import guide, guide_history, guide_zero_star
 from longtake.flow.matching import denoise, draw_sigmas, interpolate, target_velocity
 from longtake.flow.noise import NOISES, noise, running_noise
-from longtake.flow.sigmas import FRAMEPACK_SHIFT, LinearShift, shift_for, sigmas
-from longtake.flow.solvers import SOLVERS, Solver, Velocity, euler, unipc, unipc_official
+from longtake.flow.pyramid import Pyramid, Renoise, Stage, block_noise, climb, coarse
+from longtake.flow.sigmas import (
+    FRAMEPACK_SHIFT,
+    HELIOS_DISTILLED_SHIFT,
+    HELIOS_SHIFT,
+    DirectShift,
+    LinearShift,
+    Shift,
+    shift_for,
+    shifted,
+    sigmas,
+)
+from longtake.flow.solvers import SOLVERS, Solver, Velocity, dmd, euler, unipc, unipc_flow, unipc_official
 
 __all__ = [
     "FRAMEPACK_SHIFT",
+    "HELIOS_DISTILLED_SHIFT",
+    "HELIOS_SHIFT",
     "NOISES",
     "SOLVERS",
+    "DirectShift",
     "LinearShift",
+    "Pyramid",
+    "Renoise",
+    "Shift",
     "Solver",
+    "Stage",
     "Velocity",
+    "block_noise",
+    "climb",
+    "coarse",
     "denoise",
+    "dmd",
     "draw_sigmas",
     "euler",
     "guide",
     "guide_history",
+    "guide_zero_star",
     "interpolate",
     "noise",
     "running_noise",
     "shift_for",
+    "shifted",
     "sigmas",
     "target_velocity",
     "unipc",
+    "unipc_flow",
     "unipc_official",
 ]

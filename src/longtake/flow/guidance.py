@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["guide", "guide_history"]
+__all__ = ["guide", "guide_history", "guide_zero_star"]
 
 
 def guide(
@@ -29,6 +29,22 @@ def guide(
     dims = tuple(range(1, guided.ndim))
     matched = guided * (conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True))
     return torch.lerp(guided, matched, rescale)
+
+
+def guide_zero_star(
+    conditional: Float[Tensor, "b ..."], unconditional: Float[Tensor, "b ..."], scale: float
+) -> Float[Tensor, "b ..."]:
+    """The velocity pushed away from the unconditional one's share of it: CFG-Zero* (arXiv 2503.18886).
+
+    `a u + scale (c - a u)`, where `a` brings each sample's `u` as near to `c` as a factor can.
+
+    >>> guide_zero_star(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]]), scale=2.0)
+    tensor([[2., 3.]])
+    """
+    c, u = conditional.flatten(1).float(), unconditional.flatten(1).float()
+    share = (c * u).sum(1) / (u.square().sum(1) + 1e-8)
+    nearest = unconditional * share.view(-1, *[1] * (conditional.ndim - 1)).to(conditional.dtype)
+    return nearest + scale * (conditional - nearest)
 
 
 def guide_history(

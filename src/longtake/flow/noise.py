@@ -17,17 +17,20 @@ def noise(
     section: int,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    stage: int = 0,
 ) -> Tensor:
     """Unit noise that depends on the seed and the section alone, not on what was drawn before.
 
-    It is drawn on the CPU in float32, so every device sees the same. Any integer is a seed.
+    It is drawn on the CPU in float32, so every device sees the same. Any integer is a seed. What a section draws beside
+    the noise that it begins from, it draws in a later `stage`.
 
     >>> torch.equal(noise((1, 16, 9, 12, 20), seed=7, section=3), noise((1, 16, 9, 12, 20), seed=7, section=3))
     True
     >>> torch.equal(noise((4,), seed=7, section=3), noise((4,), seed=7, section=4))
     False
     """
-    digest = hashlib.sha256(f"{seed}/{section}".encode()).digest()
+    name = f"{seed}/{section}/{stage}" if stage else f"{seed}/{section}"
+    digest = hashlib.sha256(name.encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     return torch.randn(tuple(shape), generator=generator, dtype=torch.float32).to(device=device, dtype=dtype)
 

@@ -9,19 +9,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["FRAMEPACK_SHIFT", "LinearShift", "shift_for", "sigmas"]
+__all__ = [
+    "FRAMEPACK_SHIFT",
+    "HELIOS_DISTILLED_SHIFT",
+    "HELIOS_SHIFT",
+    "DirectShift",
+    "LinearShift",
+    "Shift",
+    "shift_for",
+    "shifted",
+    "sigmas",
+]
+
+
+def shifted(t: Tensor, shift: float) -> Tensor:
+    """Levels moved toward noise: `shift t / (1 + (shift - 1) t)`; 0 and 1 stay."""
+    return shift * t / (1.0 + (shift - 1.0) * t)
 
 
 def sigmas(steps: int, shift: float = 1.0) -> Float[Tensor, " k"]:
-    """`steps + 1` levels from 1 to 0: evenly spaced t, then `shift t / (1 + (shift - 1) t)`.
+    """`steps + 1` levels from 1 to 0: evenly spaced, then shifted.
 
     A shift above 1 spends more steps near noise; larger pictures need more of it (they hide noise better).
 
     >>> sigmas(4, shift=3.0)
     tensor([1.0000, 0.9000, 0.7500, 0.5000, 0.0000])
     """
-    t = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
-    return (shift * t / (1.0 + (shift - 1.0) * t)).float()
+    return shifted(torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64), shift).float()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +47,32 @@ class LinearShift:
     most: float
 
 
+@dataclass(frozen=True, slots=True)
+class DirectShift:
+    """A shift that itself grows with the number of noisy tokens: `slope * tokens + start`."""
+
+    slope: float
+    start: float
+
+
+Shift = LinearShift | DirectShift | float
+
 # 0.5 at 256 tokens, 1.15 at 4096, as Flux has it; FramePack cuts the shift at 7.
 FRAMEPACK_SHIFT = LinearShift(slope=0.65 / 3840, start=0.5 - 256 * 0.65 / 3840, most=7.0)
+HELIOS_SHIFT = LinearShift(FRAMEPACK_SHIFT.slope, FRAMEPACK_SHIFT.start, most=math.inf)
+HELIOS_DISTILLED_SHIFT = DirectShift(FRAMEPACK_SHIFT.slope, FRAMEPACK_SHIFT.start)
 
 
-def shift_for(tokens: int, rule: LinearShift | float) -> float:
+def shift_for(tokens: int, rule: Shift) -> float:
     """The shift for a section of so many noisy tokens (history does not count). A plain number is its own rule.
 
     >>> round(shift_for(9 * 1520, FRAMEPACK_SHIFT), 6), round(shift_for(1520, FRAMEPACK_SHIFT), 2), shift_for(540, 3.0)
     (7.0, 2.04, 3.0)
+    >>> round(shift_for(8640, HELIOS_SHIFT), 2), round(shift_for(8640, HELIOS_DISTILLED_SHIFT), 2)
+    (6.82, 1.92)
     """
     if isinstance(rule, LinearShift):
         return min(math.exp(rule.slope * tokens + rule.start), rule.most)
+    if isinstance(rule, DirectShift):
+        return rule.slope * tokens + rule.start
     return rule

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["SOLVERS", "Solver", "Velocity", "euler", "unipc", "unipc_official"]
+__all__ = ["SOLVERS", "Solver", "Velocity", "dmd", "euler", "unipc", "unipc_flow", "unipc_official"]
 
 Velocity = Callable[[Tensor, float], Tensor]
 Solver = Callable[[Velocity, Tensor, Tensor], Iterator[Tensor]]
@@ -41,16 +41,26 @@ class _Step:
     """The numbers of one UniPC step; letters as in the paper."""
 
     scale: float  # sigma_t / sigma_prev
-    phi: float  # phi_1 = expm1(-h)
-    b: float  # B(h)
+    phi: float  # alpha_t phi_1, where phi_1 = expm1(-h)
+    b: float  # alpha_t B(h)
     r: tuple[float, ...]  # places of older predictions, newest first
     predict: tuple[float, ...]  # weights of their differences
     correct: tuple[float, ...]  # weights of their differences, then of the newest one
 
 
-def _unipc_step(levels: Sequence[float], variant: Literal["bh1", "bh2"]) -> _Step:
+@dataclass(frozen=True, slots=True)
+class _Scheme:
+    """Which of the paper's family."""
+
+    order: int  # at most
+    variant: Literal["bh1", "bh2"]
+    alpha: Callable[[float], float]  # how much of the clean sample is in one at this level; lambda = ln(alpha / sigma)
+
+
+def _unipc_step(levels: Sequence[float], scheme: _Scheme) -> _Step:
     """The step from `levels[-2]` to `levels[-1]`; the levels before are those of older predictions."""
-    *older, previous, target = levels
+    alpha, variant = scheme.alpha(levels[-1]), scheme.variant
+    *older, previous, target = (sigma / scheme.alpha(sigma) for sigma in levels)
     order = len(older) + 1
     h = math.log(previous / target)
     hh = -h
@@ -66,9 +76,9 @@ def _unipc_step(levels: Sequence[float], variant: Literal["bh1", "bh2"]) -> _Ste
     solved = torch.linalg.solve(R, torch.tensor(b, dtype=torch.float64))
     leading = torch.linalg.solve(R[:-1, :-1], torch.tensor(b[:-1], dtype=torch.float64))
     return _Step(
-        scale=target / previous,
-        phi=phi,
-        b=b_of_h,
+        scale=levels[-1] / levels[-2],
+        phi=alpha * phi,
+        b=alpha * b_of_h,
         r=tuple(r),
         predict=(0.5,) if order == 2 else tuple(leading.tolist()),
         correct=(0.5,) if order == 1 else tuple(solved.tolist()),
@@ -88,12 +98,27 @@ def unipc(
     >>> result
     tensor([[3., 3.]])
     """
+    yield from _unipc(velocity, x, sigmas, _Scheme(order=3, variant=variant, alpha=lambda sigma: 1.0))
+
+
+def unipc_flow(velocity: Velocity, x: Float[Tensor, "b ..."], sigmas: Float[Tensor, " k"]) -> Iterator[Tensor]:
+    """UniPC with the flow's own `lambda = ln((1 - sigma) / sigma)`, of order 2, B2: as Wan and Helios are published.
+
+    The result is the clean prediction at the last level above 0, as in `unipc`.
+    """
+    # At sigma 1 nothing of the clean sample is left, and lambda is infinite: diffusers takes a millionth off, too.
+    yield from _unipc(velocity, x, sigmas, _Scheme(order=2, variant="bh2", alpha=lambda sigma: max(1.0 - sigma, 1e-6)))
+
+
+def _unipc(
+    velocity: Velocity, x: Float[Tensor, "b ..."], sigmas: Float[Tensor, " k"], scheme: _Scheme
+) -> Iterator[Tensor]:
     levels = sigmas.tolist()[:-1]
-    most = max(1, min(3, len(levels) - 1))
+    most = max(1, min(scheme.order, len(levels) - 1))
     clean = x - levels[0] * velocity(x, levels[0])
     known = [clean]  # clean predictions, newest first
     for k in range(1, len(levels)):
-        step = _unipc_step(levels[max(0, k - most) : k + 1], variant)
+        step = _unipc_step(levels[max(0, k - most) : k + 1], scheme)
         differences = [(older - known[0]) / r for older, r in zip(known[1:], step.r, strict=True)]
         base = step.scale * x - step.phi * known[0]
         x = base
@@ -121,4 +146,26 @@ def unipc_official(velocity: Velocity, x: Float[Tensor, "b ..."], sigmas: Float[
     return unipc(seen, x, sigmas)
 
 
-SOLVERS: dict[str, Solver] = {"euler": euler, "unipc": unipc, "unipc_official": unipc_official}
+def dmd(velocity: Velocity, x: Float[Tensor, "b ..."], sigmas: Float[Tensor, " k"]) -> Iterator[Tensor]:
+    """Steps for distilled models: to the clean prediction, and from there back along the line to where `x` began.
+
+    At each level what is clean is predicted anew, and the same noise is mixed into it. This does not follow the flow:
+    more steps do not come closer to its solution (DMD, arXiv 2405.14867; the noise is kept, as Helios has it).
+
+    >>> clean = torch.full((1, 2), 3.0)
+    >>> list(dmd(lambda x, sigma: (x - clean) / sigma, torch.zeros(1, 2), torch.tensor([1.0, 0.5, 0.0])))
+    [tensor([[1.5000, 1.5000]]), tensor([[3., 3.]])]
+    """
+    begun = x
+    for sigma, after in itertools.pairwise(sigmas.tolist()):
+        x = torch.lerp(x - sigma * velocity(x, sigma), begun, after)
+        yield x
+
+
+SOLVERS: dict[str, Solver] = {
+    "euler": euler,
+    "unipc": unipc,
+    "unipc_flow": unipc_flow,
+    "unipc_official": unipc_official,
+    "dmd": dmd,
+}

@@ -3,7 +3,7 @@
 from longtake.packing.codebook import Codebook, Discretization, Fit, fit_codebook, fit_of
 from longtake.packing.history import History
 from longtake.packing.importance import Compared, Importance, rank, score
-from longtake.packing.pack import Packed, pack
+from longtake.packing.pack import Packed, pack, resized
 from longtake.packing.patchify import Patchify, trained_kernels
 from longtake.packing.rope import Phases, RopeAxes, phases
 from longtake.packing.tail import appended, compressed
@@ -26,6 +26,7 @@ __all__ = [
     "pack",
     "phases",
     "rank",
+    "resized",
     "score",
     "trained_kernels",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import reduce
@@ -15,7 +15,7 @@ from longtake.packing.rope import RopeAxes, phases
 from longtake.packing.tail import appended, compressed
 from longtake.plan import Look, Section
 
-__all__ = ["Packed", "pack"]
+__all__ = ["Packed", "pack", "resized"]
 
 
 _SHOWN = {"": lambda frames, kernel: frames, "ta": appended, "tc": compressed}  # what a kernel is shown of a look
@@ -65,3 +65,12 @@ def pack(section: Section, history: History, patchify: Patchify, axes: RopeAxes)
         target_sin=own.sin,
         sigma=torch.cat([own.cos.new_zeros(batch, 0), *map(levels_of, section.sees)], dim=1),
     )
+
+
+def resized(packed: Packed, section: Section, height: int, width: int, axes: RopeAxes) -> Packed:
+    """The same history for a section that is made on another latent grid, as the coarse stages of a pyramid are.
+
+    Rows and columns of that grid are counted from 0, too, in patches of its own: the history stays as it is.
+    """
+    own = phases(section.positions, height, width, axes.patch, axes, packed.target_cos.device)
+    return replace(packed, target_cos=own.cos, target_sin=own.sin)

@@ -71,7 +71,7 @@ class _Wish(BaseModel):
     history_guidance: float | None = Field(default=None, ge=1.0, le=100.0)
     history_without: Annotated[float, Field(gt=0, le=1)] | Literal["drop"] | None = None  # what that leads away from
     steps: int | None = Field(default=None, ge=1, le=1000)
-    solver: Literal["euler", "unipc"] | None = None
+    solver: Literal["euler", "unipc", "unipc_flow", "dmd"] | None = None
     guidance: float | None = Field(default=None, ge=1.0, le=STRONGEST)
     distilled_guidance: float | None = Field(default=None, ge=0.0, le=STRONGEST)  # for networks distilled to obey it
     negative_prompt: str = ""
@@ -216,7 +216,7 @@ class Config(BaseModel):
     frames: int
     temporal_ratio: int
     steps: int
-    solver: Literal["euler", "unipc", "unipc_official"]
+    solver: Literal["euler", "unipc", "unipc_official", "unipc_flow", "dmd"]
     noise: Literal["section", "running"] = "section"  # that belongs to a section alone, or to those before it, too
     shift: float
     guidance: float
