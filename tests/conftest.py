@@ -45,6 +45,14 @@ def tiny_backbone_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def framepack_folder(tmp_path_factory) -> Path:
+    """A whole FramePack model at tiny size, with random weights: don't write into it."""
+    from framepack import save_framepack
+
+    return save_framepack(tmp_path_factory.mktemp("framepack"))
+
+
+@pytest.fixture(scope="session")
 def flow_unipc():
     """A function (steps, mu) that gives diffusers' UniPC, changed into that of the official FramePack program.
 

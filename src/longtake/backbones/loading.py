@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
+from longtake.backbones.adapting import adapt
 from longtake.backbones.backbone import AnyCodec, Backbone, kernels_of
 from longtake.backbones.codebooks import codebook_sizes, load_codebooks
 from longtake.backbones.codec import Codec
 from longtake.backbones.hunyuan.loading import hunyuan_outline, load_hunyuan, load_hunyuan_codec
-from longtake.backbones.lora import apply_loras, read_lora
 from longtake.backbones.outline import Loaded, Outline, load_settings, settings_of
 from longtake.backbones.parts import FoundModel
 from longtake.backbones.prompts import LentPromptEncoder, PromptEncoder
 from longtake.backbones.registry import locate, present
 from longtake.backbones.settings import BackboneSettings
+from longtake.backbones.single_file import config_for, load_transformer_file, open_tensors
 from longtake.backbones.skeletons import placed, quiet, shapes_of, skeleton
 from longtake.backbones.weights import HISTORY, check_fit, read_json, read_shapes, read_tensors, weight_files
 from longtake.errors import ModelError
@@ -47,7 +48,7 @@ def inspect_model(name_or_path: str | Path, places: Mapping[str, Path] | None = 
         ModelError: the model is unknown, incomplete, unsafe, of another architecture, or does not fit its configs.
     """
     found = present(locate(name_or_path, places))
-    return _OUTLINES[found.row.family](found)
+    return _of(_OUTLINES, found)(found)
 
 
 def load_backbone(
@@ -67,7 +68,14 @@ def load_backbone(
     """
     how = how or Loaded(device, dtype)
     found = present(locate(name_or_path, how.places))
-    return replace(_LOADERS[found.row.family](found, how), name=str(name_or_path))
+    return replace(_of(_LOADERS, found)(found, how), name=str(name_or_path))
+
+
+def _transformer(path: Path, settings: BackboneSettings, how: Loaded, kind: str) -> WanTransformer3DModel:
+    """A Wan transformer from its folder or from a single file."""
+    if path.is_dir():
+        return load_transformer(path, settings, how.home, how.computes_in)
+    return cast(WanTransformer3DModel, placed(load_transformer_file(path, kind, how.computes_in), how.home))
 
 
 def load_any_codec(
@@ -109,18 +117,19 @@ def _load_wan(found: FoundModel, how: Loaded) -> Backbone:
     codec = load_codec(found.path_of("vae"), device, dtype)
 
     def prompts() -> PromptEncoder:
-        return _load_prompts(found, settings.text_length, device, dtype)
+        return _load_prompts(found, settings.text_length, how.reads_on, dtype)
 
     reader = LentPromptEncoder(prompts) if how.rest else prompts()
     folder = found.path_of("transformer")
-    transformer = load_transformer(folder, settings, how.home, dtype)
+    transformer = _transformer(folder, settings, how, found.row.parts[0].kind)
     width = read_json(found.path_of("text_encoder") / "config.json").get("d_model")
     _check_widths(found.row.name, codec.channels, width, transformer.config)
-    reports = apply_loras(transformer, [(read_lora(path), weight) for path, weight in how.loras.items()])
+    reports = adapt(transformer, how)
     codebooks = load_codebooks(folder.parent, codec, device)
     backbone = Backbone.assemble(found.row.name, transformer, codec, reader, settings, codebooks)
     if settings.boundary:
-        details = load_transformer(found.path_of("transformer_2"), settings, how.home, dtype)
+        details = _transformer(found.path_of("transformer_2"), settings, how, found.row.parts[0].kind)
+        adapt(details, how)
         calm = settings.model_copy(update={"guidance": settings.second_guidance, "boundary": 0.0})
         backbone = replace(backbone, second=Backbone.assemble(found.row.name, details, codec, reader, calm, codebooks))
     return replace(backbone, remarks=tuple(map(str, reports)))
@@ -168,6 +177,11 @@ def _check_widths(name: str, channels: int, text: int | None, transformer: Mappi
 
 def _transformer_skeleton(folder: Path, settings: BackboneSettings) -> WanTransformer3DModel:
     """The transformer without its weights, which fit; its history weights are those it has or would begin with."""
+    if folder.is_file():
+        config = config_for(open_tensors(folder), "WanTransformer3DModel")
+        network = skeleton(folder, lambda: WanTransformer3DModel.from_config(config))
+        network.history_patch_embed = Patchify(network.patch_embedding, kernels_of(settings.schedules))
+        return network
     config = _config(folder, "WanTransformer3DModel")
     found = read_shapes(weight_files(folder, "diffusion_pytorch_model"))
     network = skeleton(folder, lambda: WanTransformer3DModel.from_config(config))
@@ -212,6 +226,18 @@ def _config(folder: Path, class_name: str) -> dict[str, Any]:
     if config.get("_class_name") != class_name:
         raise ModelError(f"{folder}: config.json says {config.get('_class_name')}; longtake knows {class_name}")
     return config
+
+
+Row = TypeVar("Row")
+
+
+def _of(table: Mapping[str, Row], found: FoundModel) -> Row:
+    if found.row.family not in table:
+        raise ModelError(
+            f"{found.row.name}: its network and samplers are in the library (longtake.backbones.helios), but videos "
+            f"are not made with it yet; framepack-i2v and framepack-f1 pack their history in the same way"
+        )
+    return table[found.row.family]
 
 
 _OUTLINES = {"wan": _wan_outline, "hunyuan": hunyuan_outline}

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from longtake.backbones.hunyuan.buckets import Bucket
 from longtake.backbones.parts import FoundModel
+from longtake.backbones.placement.storage import Storage
 from longtake.backbones.settings import BackboneSettings
 from longtake.backbones.weights import read_json
 from longtake.errors import ModelError
@@ -44,12 +45,22 @@ class Loaded:
     dtype: torch.dtype | None = None  # float32 on a CPU (bfloat16 is a hundred times slower there), bfloat16 elsewhere
     places: Mapping[str, Path] = field(default_factory=dict)  # parts that are elsewhere, by name
     loras: Mapping[Path, float] = field(default_factory=dict)  # files, with their weights
+    storage: Storage = "full"  # of the block matrices; any other is lossy
+    fp8: bool = (
+        False  # the blocks' matrix products are computed in eight bits: lossy, and faster from Ada and Hopper on
+    )
     rest: bool = False  # transformers stay in host memory, text encoders on disk, until they are wanted
+    readers: torch.device | str = ""  # where prompts and pictures are read, if not on the device
 
     @property
     def computes_in(self) -> torch.dtype:
         """The type of the network's weights."""
         return self.dtype or (torch.float32 if torch.device(self.device).type == "cpu" else torch.bfloat16)
+
+    @property
+    def reads_on(self) -> torch.device:
+        """Where prompts and pictures are read."""
+        return torch.device(self.readers or self.device)
 
     @property
     def home(self) -> torch.device:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -21,27 +20,15 @@ from longtake.backbones.attention import Kernel, best_kernel, use_kernel
 from longtake.backbones.backbone import Backbone
 from longtake.backbones.caches import CACHES, install_cache
 from longtake.backbones.families import Conditioning
-from longtake.backbones.hunyuan.codec import HunyuanCodec
+from longtake.backbones.hunyuan.blocks import fuse_blocks
+from longtake.backbones.hunyuan.codec import HunyuanCodec, Tiled
 from longtake.backbones.hunyuan.conditioning import HunyuanConditioning
 from longtake.backbones.hunyuan.network import as_told
-from longtake.backbones.placement import (
-    PROFILES,
-    Placement,
-    Profile,
-    PromptInputs,
-    choose,
-    place,
-    settle,
-    stream_blocks,
-    tabulate,
-)
+from longtake.backbones.placement import PROFILES, Profile, PromptInputs, settle, stream_blocks, tabulate
 from longtake.backbones.placement.layout import repeated_blocks
 from longtake.errors import InputError
 
-__all__ = ["CODEC_ROOM", "Demand", "Runtime", "find_profile", "lockable_bytes", "running"]
-
-CODEC_ROOM = 8 * 2**30  # bytes on the device that decoding at 640 x 608 takes if it is not tiled (7.63 GiB measured)
-LOCKED = 0.8  # of the host memory that is free may be pinned: the rest is for weights being read, and other programs
+__all__ = ["Demand", "Runtime", "find_profile", "running"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +36,9 @@ class Runtime:
     """On which device a model runs and how. None of it changes the video by more than round-off."""
 
     device: str = "auto"  # a GPU where there is one
-    profile: str = "auto"  # where weights lie: one of `PROFILES` that changes nothing, or the first that fits
+    profile: str = "auto"  # where weights lie: one of `PROFILES`, or the first that fits and changes nothing
     attention: Kernel | Literal["auto"] = "auto"
-    compile: bool = False  # the network's blocks: a minute of waiting, then steps are a fifth faster
+    compile: bool = False  # the blocks of networks that are not fused by hand: a minute of waiting, then faster steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +49,23 @@ class Demand:
     levels: Float[Tensor, " k"]  # the sigmas at which it is asked
     told: Sequence[Conditioning]  # all that sections are told
     cache: str = "none"  # of steps, one of `CACHES`
+    tiled: Tiled = False  # how the codec passes images, where it can do so in parts
 
 
 @contextmanager
 def running(backbone: Backbone, device: torch.device, runtime: Runtime, demand: Demand) -> Iterator[Backbone]:
     """The backbone as it runs inside this context; tables, streaming and cache are taken out of it afterwards.
 
+    The profile has been chosen by then: it is no longer "auto".
+
     Raises:
         ModelError: no profile fits, or the network cannot be run in the way that was asked for.
     """
     with ExitStack() as stack:
-        second = backbone.second and _set_up(backbone.second, device, runtime, demand, stack, share=2)
-        yield replace(_set_up(backbone, device, runtime, demand, stack, 2 if second else 1), second=second)
+        if isinstance(backbone.codec, HunyuanCodec):
+            backbone.codec.tile(demand.tiled)
+        second = backbone.second and _set_up(backbone.second, device, runtime, demand, stack)
+        yield replace(_set_up(backbone, device, runtime, demand, stack), second=second)
 
 
 def find_profile(name: str) -> Profile:
@@ -88,43 +80,21 @@ def find_profile(name: str) -> Profile:
     raise InputError(f"unknown profile {name!r}; there are auto, {', '.join(profile.name for profile in PROFILES)}")
 
 
-def lockable_bytes() -> int:
-    """How much host memory may be pinned, about: most of what is free, where the system says how much that is."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 2**63
-    free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    return int(LOCKED * 1024 * free)
-
-
-def _set_up(
-    backbone: Backbone, device: torch.device, runtime: Runtime, demand: Demand, stack: ExitStack, share: int
-) -> Backbone:
-    transformer, remarks = backbone.transformer, backbone.remarks
-    kernel = runtime.attention
+def _set_up(backbone: Backbone, device: torch.device, runtime: Runtime, demand: Demand, stack: ExitStack) -> Backbone:
+    transformer, kernel = backbone.transformer, runtime.attention
     if kernel == "auto":
         kernel = best_kernel(device, backbone.dtype, transformer.config["attention_head_dim"])
     use_kernel(transformer, kernel)
-    if device.type != "cpu" or runtime.profile != "auto":
-        placement = _placement(backbone, device, runtime.profile, demand.tokens, share)
-        _place(backbone, device, runtime.compile, placement.profile, demand, stack)
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 2**63
-        if isinstance(backbone.codec, HunyuanCodec):
-            backbone.codec.tile(free < CODEC_ROOM)
-        remarks = (*remarks, f"{placement.profile.name}, {kernel} attention, on {device}")
+    profile = find_profile(runtime.profile)
+    _place(backbone, device, runtime.compile, profile, demand, stack)
+    remarks = backbone.remarks
+    if device.type != "cpu":
+        remarks = (*remarks, f"{device}: weights {profile.name}, attention by {kernel}")
     if demand.cache == "none":
         return replace(backbone, remarks=remarks)
     cache = install_cache(transformer, demand.cache, CACHES[demand.cache].threshold, len(demand.levels))
     stack.callback(cache.remove)
     return replace(backbone, remarks=remarks, cache=cache)
-
-
-def _placement(backbone: Backbone, device: torch.device, name: str, tokens: int, share: int) -> Placement:
-    if name != "auto":
-        return place(backbone.transformer, tokens, find_profile(name))
-    free = torch.cuda.mem_get_info(device)[0]
-    return choose(backbone.transformer, tokens, free // share, lockable_bytes() // share)
 
 
 def _place(
@@ -134,16 +104,16 @@ def _place(
     if profile.tables:
         tables = tabulate(transformer, device, *_tabulated(backbone, device, demand))
         stack.callback(tables.remove)
-    if compile:
+    if profile.blocks == "resident":
+        settle(transformer, device)
+    if backbone.family.name == "hunyuan" and device.type == "cuda":
+        fuse_blocks(transformer, backbone.seams)  # there is nothing left in them to compile
+    elif compile:
         for block in repeated_blocks(transformer):
             block.compile()
     if profile.blocks == "streamed":
         streaming = stream_blocks(transformer, device, slots=profile.slots, host=profile.host, storage=profile.storage)
         stack.callback(streaming.remove)
-    elif profile.tables:
-        settle(transformer, device)
-    else:
-        transformer.to(device)
 
 
 def _tabulated(

@@ -74,6 +74,10 @@ class Asked:
     """NAME=PATH: a part of the model that is elsewhere, such as transformer=model.safetensors."""
     lora: tuple[str, ...] = ()
     """FILE or FILE:WEIGHT, in the names of diffusers, kohya, musubi or the model's publisher; several add up."""
+    storage: Literal["full", "fp8", "int8", "nf4"] | None = None
+    """What the network's matrices are kept in: less memory, and not quite the same video."""
+    fp8: bool = False
+    """Compute in eight bits on a GPU that can (Ada, Hopper and later): faster, and not quite the same video."""
     compat: Literal["longtake", "official"] | None = None
     """official: FramePack's own program's choices, bit by bit as far as they matter, to compare with it."""
     posterior: Literal["mean", "sample"] | None = None
@@ -104,6 +108,7 @@ FIELDS = (
     "model", "schedule", "gaps", "codebook", "importance", "importance_time", "importance_estimate",
     "importance_compare", "history_sigma", "history_guidance", "history_without", "solver", "guidance",
     "negative_prompt", "seed", "height", "width", "scale", "crf", "distilled_guidance", "compat", "posterior", "cache",
+    "storage",
 )  # fmt: skip
 
 
@@ -121,6 +126,8 @@ def data_of(
         given["parts"] = list(asked.part)
     if asked.lora:
         given["loras"] = list(asked.lora)
+    if asked.fp8:
+        given["fp8"] = True
     if asked.draft and asked.cache is None:
         given["cache"] = "draft"
     board = _read_board(storyboard).joined(prompt or "", image)

@@ -17,19 +17,23 @@ from torch import Tensor
 from longtake.backbones import Backbone, load_backbone
 from longtake.backbones.backbone import AnyCodec
 from longtake.backbones.families import Conditioning, beside
+from longtake.backbones.hunyuan.codec import Tiled
 from longtake.backbones.loading import load_any_codec
 from longtake.backbones.outline import Loaded
 from longtake.backbones.pixels import to_pixels
 from longtake.backbones.prompts import Words
 from longtake.backbones.reading import Draft, Reading, Told, read, velocity_of
 from longtake.backbones.running import Demand, Runtime, running
+from longtake.backbones.workload import Tiling
 from longtake.errors import LongtakeError, ModelError, NumericsError, OutputError
 from longtake.flow import NOISES, SOLVERS, Velocity, sigmas
 from longtake.media import load_image, write_video
 from longtake.packing import History, Importance
 from longtake.pipeline.decoding import Decoded, decoder_for
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
+from longtake.pipeline.machine import probe_machine
 from longtake.pipeline.meter import Meter, measure
+from longtake.pipeline.needs import Need, check_hardware
 from longtake.pipeline.preflight import Preflight, check_output, find_device, fingerprint_of, fitted, preflight
 from longtake.pipeline.request import Config, Extension, Request
 from longtake.pipeline.run import Run, frames_of
@@ -39,6 +43,7 @@ from longtake.plan import Plan, Section
 __all__ = ["extend", "generate", "make", "reroll"]
 
 DEFAULT = Runtime()
+TILED: Mapping[Tiling, Tiled] = {"whole": False, "halves": "halves", "tiles": True}
 
 
 def generate(
@@ -144,17 +149,21 @@ def make(run: Run, output: Path, backbone: Backbone | None = None, runtime: Runt
 @contextmanager
 def _ready(run: Run, plan: Plan, backbone: Backbone | None, runtime: Runtime) -> Iterator[tuple[Backbone, Words]]:
     """The backbone as the run wants it, and what it is told. Encoders have read, and left, before the network comes."""
-    config, own = run.config, backbone is None
-    device = backbone.device if backbone else find_device(runtime.device)
+    config, tiled = run.config, False
     if backbone is None:
-        how = Loaded(device, places=config.parts, loras=config.loras, rest=device.type != "cpu")
-        backbone = load_backbone(config.model, how=how)
+        device = find_device(runtime.device)
+        need = check_hardware(config.model, config, runtime.profile, probe_machine(device, run.folder))
+        runtime, tiled = replace(runtime, profile=need.name), TILED[need.tiling]
+        backbone = load_backbone(config.model, how=_how(config, device, need))
+        placed = True
+    else:
+        device, placed = backbone.device, False
     told = {"compat": config.compat, "distilled_guidance": config.distilled_guidance}
     backbone = replace(backbone, settings=backbone.settings.model_copy(update=told))
     guided = config.second_guidance > 1.0 or any(config.guidance_of(section) > 1.0 for section in plan.sections)
     prompts = list(dict.fromkeys((*config.prompts, *((config.negative_prompt,) if guided else ()))))
     words = backbone.prompts.tell(prompts, load_image(run.folder / "start.png"))
-    if not own and config.cache == "none":
+    if not placed and config.cache == "none":
         yield backbone, words
         return
     height, width = (side // backbone.codec.spatial_ratio for side in (config.height, config.width))
@@ -164,9 +173,24 @@ def _ready(run: Run, plan: Plan, backbone: Backbone | None, runtime: Runtime) ->
         levels=sigmas(config.steps, config.shift)[:-1],
         told=tuple(words.told.values()),
         cache=config.cache,
+        tiled=tiled,
     )
+    if not placed:
+        runtime = replace(runtime, profile="resident")
     with running(backbone, device, runtime, demand) as backbone:
         yield backbone, words
+
+
+def _how(config: Config, device: torch.device, need: Need) -> Loaded:
+    return Loaded(
+        device,
+        places=config.parts,
+        loras=config.loras,
+        storage=config.storage,
+        fp8=config.fp8,
+        rest=device.type != "cpu",
+        readers=device if need.encoders == "device" else "cpu",
+    )
 
 
 def _codec(config: Config, device: torch.device) -> AnyCodec:

@@ -12,10 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from longtake.backbones.blueprints import Blueprint, blueprint_of
 from longtake.backbones.placement import PROFILES, Placement, place
 from longtake.backbones.placement.modulation import can_be_tabulated
 from longtake.backbones.placement.plan import RESERVE
+from longtake.backbones.placement.storage import store_linears
 from longtake.backbones.workload import Decoding, Tiling, decoding_of, tilings_of
 from longtake.errors import HardwareError, InputError
 from longtake.pipeline.machine import SPARE, Device, Machine
@@ -204,7 +207,8 @@ def check_hardware(model: str, config: Config, profile: str, machine: Machine) -
         InputError: there is no such profile for this model on this device.
         HardwareError: it does not fit; the message names the profile that would, or says how much is lacking.
     """
-    blueprint = blueprint_of(model, machine.device.dtype)
+    blueprint = blueprint_of(model, machine.device.dtype, config.parts)
+    store_linears(blueprint.transformer, "fp8" if config.fp8 else config.storage, torch.device("meta"))
     needs = needs_of(blueprint, work_of(blueprint, config), machine.device)
     return choose_need(model, needs, machine, profile)
 

@@ -55,6 +55,8 @@ class _Wish(BaseModel):
     model: str = "embedded"
     parts: dict[str, Path] = {}  # of the model that are elsewhere, by name: a folder, or a single file of weights
     loras: dict[Path, float] = {}  # files, with their weights
+    storage: Literal["full", "fp8", "int8", "nf4"] = "full"  # of the blocks' matrices; less memory, not the same video
+    fp8: bool = False  # compute in eight bits where the device can
     compat: Literal["longtake", "official"] = "longtake"  # official: as FramePack's own program has it
     order: str | None = None
     schedule: str | None = None
@@ -199,6 +201,8 @@ class Config(BaseModel):
     fingerprint: str  # of the model's files, and of its LoRAs
     parts: dict[str, Path] = {}
     loras: dict[Path, float] = {}
+    storage: Literal["full", "fp8", "int8", "nf4"] = "full"
+    fp8: bool = False
     compat: Literal["longtake", "official"] = "longtake"
     order: str
     schedule: str
@@ -409,6 +413,8 @@ def resolve(
         fingerprint=fingerprint,
         parts=request.parts,
         loras=request.loras,
+        storage=request.storage,
+        fp8=request.fp8,
         compat=request.compat,
         order=order,
         schedule=str(schedule),

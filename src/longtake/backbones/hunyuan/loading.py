@@ -11,6 +11,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import AutoencoderKLHunyuanVideo
 from transformers import AutoTokenizer, CLIPTextModel, LlamaModel, SiglipImageProcessorPil, SiglipVisionModel
 
+from longtake.backbones.adapting import adapt
 from longtake.backbones.backbone import Backbone, kernels_of
 from longtake.backbones.checking import check_model
 from longtake.backbones.hunyuan.codec import HunyuanCodec
@@ -18,9 +19,9 @@ from longtake.backbones.hunyuan.images import ImageEncoder
 from longtake.backbones.hunyuan.network import OWN_KERNELS, begin_history, project_in_float32
 from longtake.backbones.hunyuan.prompts import HunyuanPromptEncoder
 from longtake.backbones.hunyuan.reader import HunyuanReader
-from longtake.backbones.lora import apply_loras, read_lora
 from longtake.backbones.outline import Loaded, Outline, settings_of
 from longtake.backbones.parts import FoundModel
+from longtake.backbones.single_file import config_for, load_transformer_file, open_tensors
 from longtake.backbones.skeletons import placed, quiet, skeleton
 from longtake.backbones.weights import read_json
 from longtake.errors import ModelError
@@ -59,16 +60,16 @@ def load_hunyuan(found: FoundModel, how: Loaded) -> Backbone:
     transformer = _load_transformer(found, dtype)
     _check_fit(found.row.name, transformer.config, codec.network.config)
     begin_history(transformer, kernels_of(settings.schedules))
-    reports = apply_loras(transformer, [(read_lora(path), weight) for path, weight in how.loras.items()])
+    reports = adapt(transformer, how)
     project_in_float32(transformer)
     placed(transformer, how.home)
     encoders = {part.name for part in found.row.parts}
 
     def words() -> HunyuanPromptEncoder:
-        return _load_words(found, device, dtype)
+        return _load_words(found, how.reads_on, dtype)
 
     def images() -> ImageEncoder:
-        return _load_images(found, device, dtype)
+        return _load_images(found, how.reads_on, dtype)
 
     reader = HunyuanReader(words, images if "image_encoder" in encoders else None)
     backbone = Backbone.assemble(found.row.name, transformer, codec, reader, settings)
@@ -83,11 +84,14 @@ def load_hunyuan_codec(folder: Path, device: torch.device) -> HunyuanCodec:
     dtype = torch.float32 if device.type == "cpu" else torch.float16
     with quiet():
         network = AutoencoderKLHunyuanVideo.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
-    return HunyuanCodec(placed(network, device), layers="folded")
+    last = device.type == "cuda"  # where convolutions are faster in that layout
+    return HunyuanCodec(placed(network, device), layers="folded", channels_last=last)
 
 
 def _load_transformer(found: FoundModel, dtype: torch.dtype) -> Any:
     path = found.path_of("transformer")
+    if path.is_file():
+        return load_transformer_file(path, found.row.network, dtype)
     kind = getattr(diffusers, found.row.network)
     with quiet():
         return kind.from_pretrained(path, torch_dtype=dtype, use_safetensors=True).eval()
@@ -112,9 +116,9 @@ def _load_images(found: FoundModel, device: torch.device, dtype: torch.dtype) ->
 
 
 def _skeleton(found: FoundModel) -> Any:
-    folder = found.path_of("transformer")
-    config = read_json(folder / "config.json")
-    return skeleton(folder, lambda: getattr(diffusers, found.row.network).from_config(config))
+    path, kind = found.path_of("transformer"), found.row.network
+    config = config_for(open_tensors(path), kind) if path.is_file() else read_json(path / "config.json")
+    return skeleton(path, lambda: getattr(diffusers, kind).from_config(config))
 
 
 def _check_fit(name: str, transformer: Any, codec: Any) -> None:
