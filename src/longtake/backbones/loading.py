@@ -47,8 +47,8 @@ def inspect_model(name_or_path: str | Path, places: Mapping[str, Path] | None = 
     Raises:
         ModelError: the model is unknown, incomplete, unsafe, of another architecture, or does not fit its configs.
     """
-    found = present(locate(name_or_path, places))
-    return _of(_OUTLINES, found)(found)
+    found = locate(name_or_path, places)
+    return _of(_OUTLINES, found)(present(found))
 
 
 def load_backbone(
@@ -67,8 +67,8 @@ def load_backbone(
             LoRA does not fit the model.
     """
     how = how or Loaded(device, dtype)
-    found = present(locate(name_or_path, how.places))
-    return replace(_of(_LOADERS, found)(found, how), name=str(name_or_path))
+    found = locate(name_or_path, how.places)
+    return replace(_of(_LOADERS, found)(present(found), how), name=str(name_or_path))
 
 
 def _transformer(path: Path, settings: BackboneSettings, how: Loaded, kind: str) -> WanTransformer3DModel:
