@@ -50,7 +50,7 @@ def test_json_lines_say_what_happens(there, tiny_backbone_folder, capsys):
     said = capsys.readouterr()
     rows = [json.loads(line) for line in said.out.splitlines()]
     planned = {"event": "planned", "sections": 3, "steps": 2, "finished": 0, "run": str(there / "b.run"), "unread": [],
-               "meters": []}  # fmt: skip
+               "remarks": [], "meters": []}  # fmt: skip
     finished = {"event": "finished", "video": str(there / "b.mp4"), "images": 109}
     assert (rows[0], rows[-1]) == (planned, finished)
     assert [(r["event"], r["section"], r["images"]) for r in rows[1:-1]] == [

@@ -24,6 +24,7 @@ from longtake.backbones.hunyuan.blocks import fuse_blocks
 from longtake.backbones.hunyuan.codec import HunyuanCodec, Tiled
 from longtake.backbones.hunyuan.conditioning import HunyuanConditioning
 from longtake.backbones.hunyuan.network import as_told
+from longtake.backbones.parallel import COMPILE_OPTIONS
 from longtake.backbones.placement import PROFILES, Profile, PromptInputs, settle, stream_blocks, tabulate
 from longtake.backbones.placement.layout import repeated_blocks
 from longtake.errors import InputError
@@ -53,10 +54,13 @@ class Demand:
 
 
 @contextmanager
-def running(backbone: Backbone, device: torch.device, runtime: Runtime, demand: Demand) -> Iterator[Backbone]:
+def running(
+    backbone: Backbone, device: torch.device, runtime: Runtime, demand: Demand, shared: bool = False
+) -> Iterator[Backbone]:
     """The backbone as it runs inside this context; tables, streaming and cache are taken out of it afterwards.
 
-    The profile has been chosen by then: it is no longer "auto".
+    The profile has been chosen by then: it is no longer "auto". With `shared`, devices will divide its tokens among
+    them: its blocks are compiled, if at all, so that they can be divided.
 
     Raises:
         ModelError: no profile fits, or the network cannot be run in the way that was asked for.
@@ -64,8 +68,8 @@ def running(backbone: Backbone, device: torch.device, runtime: Runtime, demand: 
     with ExitStack() as stack:
         if isinstance(backbone.codec, HunyuanCodec):
             backbone.codec.tile(demand.tiled)
-        second = backbone.second and _set_up(backbone.second, device, runtime, demand, stack)
-        yield replace(_set_up(backbone, device, runtime, demand, stack), second=second)
+        second = backbone.second and _set_up(backbone.second, device, runtime, demand, shared, stack)
+        yield replace(_set_up(backbone, device, runtime, demand, shared, stack), second=second)
 
 
 def find_profile(name: str) -> Profile:
@@ -80,13 +84,19 @@ def find_profile(name: str) -> Profile:
     raise InputError(f"unknown profile {name!r}; there are auto, {', '.join(profile.name for profile in PROFILES)}")
 
 
-def _set_up(backbone: Backbone, device: torch.device, runtime: Runtime, demand: Demand, stack: ExitStack) -> Backbone:
+def _set_up(
+    backbone: Backbone, device: torch.device, runtime: Runtime, demand: Demand, shared: bool, stack: ExitStack
+) -> Backbone:
     transformer, kernel = backbone.transformer, runtime.attention
     if kernel == "auto":
         kernel = best_kernel(device, backbone.dtype, transformer.config["attention_head_dim"])
     use_kernel(transformer, kernel)
     profile = find_profile(runtime.profile)
-    _place(backbone, device, runtime.compile, profile, demand, stack)
+    _place(backbone, device, profile, demand, stack)
+    _quicken(backbone, device, runtime.compile, shared)
+    if profile.blocks == "streamed":
+        streaming = stream_blocks(transformer, device, slots=profile.slots, host=profile.host, storage=profile.storage)
+        stack.callback(streaming.remove)
     remarks = backbone.remarks
     if device.type != "cpu":
         remarks = (*remarks, f"{device}: weights {profile.name}, attention by {kernel}")
@@ -97,23 +107,21 @@ def _set_up(backbone: Backbone, device: torch.device, runtime: Runtime, demand: 
     return replace(backbone, remarks=remarks, cache=cache)
 
 
-def _place(
-    backbone: Backbone, device: torch.device, compile: bool, profile: Profile, demand: Demand, stack: ExitStack
-) -> None:
+def _place(backbone: Backbone, device: torch.device, profile: Profile, demand: Demand, stack: ExitStack) -> None:
     transformer = backbone.transformer
     if profile.tables:
         tables = tabulate(transformer, device, *_tabulated(backbone, device, demand))
         stack.callback(tables.remove)
     if profile.blocks == "resident":
         settle(transformer, device)
-    if backbone.family.name == "hunyuan" and device.type == "cuda":
-        fuse_blocks(transformer, backbone.seams)  # there is nothing left in them to compile
+
+
+def _quicken(backbone: Backbone, device: torch.device, compile: bool, shared: bool) -> None:
+    if backbone.family.name == "hunyuan" and device.type == "cuda" and not shared:
+        fuse_blocks(backbone.transformer, backbone.seams)  # there is nothing left in them to compile
     elif compile:
-        for block in repeated_blocks(transformer):
-            block.compile()
-    if profile.blocks == "streamed":
-        streaming = stream_blocks(transformer, device, slots=profile.slots, host=profile.host, storage=profile.storage)
-        stack.callback(streaming.remove)
+        for block in repeated_blocks(backbone.transformer):
+            block.compile(options=COMPILE_OPTIONS if shared else None)
 
 
 def _tabulated(

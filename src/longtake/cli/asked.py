@@ -15,7 +15,7 @@ from longtake.errors import InputError, StoryboardError
 from longtake.plan import Storyboard, read_storyboard
 
 if TYPE_CHECKING:
-    from longtake.pipeline import Extension, Preflight, Request
+    from longtake.pipeline import Company, Extension, Preflight, Request
 
 __all__ = ["Asked", "data_of", "make_video", "repeated"]
 
@@ -141,14 +141,27 @@ def data_of(
 
 
 def make_video(request: Request | Extension, output: Path, asked: Asked) -> int:
-    """Checks what is asked, says what the user should know of it, and makes the video."""
+    """Checks what is asked, says what the user should know of it, and makes the video.
+
+    Of the processes that torchrun started the first one does; the others compute along.
+    """
+    from longtake.pipeline import Company, find_device
+
+    find_device(asked.device)
+    with Company.join(asked.device) as company:
+        if company.leads:
+            return _make(request, output, asked, company)
+        company.follow()
+    return 0
+
+
+def _make(request: Request | Extension, output: Path, asked: Asked, company: Company) -> int:
     from longtake.cli.progress import follow
     from longtake.cli.script import say_snaps
-    from longtake.pipeline import Request, Runtime, extend, find_device, generate, preflight
+    from longtake.pipeline import Request, Runtime, extend, generate, preflight
     from longtake.pipeline.source import told_of
 
     folder = asked.run_dir or output.parent / f"{output.stem}.run"
-    find_device(asked.device)
     checked = preflight(request, output, folder)
     if checked.film:
         for line in told_of(checked.film, checked.config):
@@ -159,11 +172,11 @@ def make_video(request: Request | Extension, output: Path, asked: Asked) -> int:
     if request.storyboard.timed:
         for line in say_snaps(checked.script, _columns()):
             print(line, file=sys.stderr)
-    runtime = Runtime(asked.device, asked.profile, asked.attention, asked.compile)
+    runtime = Runtime(company.device, asked.profile, asked.attention, asked.compile)
     if isinstance(request, Request):
-        events = generate(request, output, folder, runtime=runtime, checked=checked)
+        events = generate(request, output, folder, runtime=runtime, checked=checked, company=company)
     else:
-        events = extend(request, output, folder, runtime=runtime, checked=checked)
+        events = extend(request, output, folder, runtime=runtime, checked=checked, company=company)
     return follow(events, folder, asked.json)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from longtake.errors import InputError
+
+if TYPE_CHECKING:
+    from longtake.pipeline import Company
 
 __all__ = ["Options", "run"]
 
@@ -44,16 +47,26 @@ class Options:
 
 def run(options: Options) -> int:
     """Goes on."""
-    from longtake.cli.progress import follow
-    from longtake.pipeline import Run, Runtime, check_output, find_device, make, reroll
+    from longtake.pipeline import Company, find_device
 
     if (options.from_section is None) != (options.seed is None):
         raise InputError("--from-section and --seed go together: which section to begin with, and its new seed")
+    find_device(options.device)
+    with Company.join(options.device) as company:
+        if company.leads:
+            return _go_on(options, company)
+        company.follow()
+    return 0
+
+
+def _go_on(options: Options, company: Company) -> int:
+    from longtake.cli.progress import follow
+    from longtake.pipeline import Run, Runtime, check_output, make, reroll
+
     run = Run.open(options.folder)
     output = options.output or run.output
     if options.from_section is not None and options.seed is not None:
         check_output(output)
-        find_device(options.device)
         run = reroll(run, options.from_section, options.seed)
-    runtime = Runtime(options.device, options.profile, options.attention, options.compile)
-    return follow(make(run, output, runtime=runtime), options.folder, options.json)
+    runtime = Runtime(company.device, options.profile, options.attention, options.compile)
+    return follow(make(run, output, runtime=runtime, company=company), options.folder, options.json)

@@ -1,5 +1,6 @@
 """From a request to a video: the engine is one generator of events."""
 
+from longtake.backbones.company import Company
 from longtake.backbones.running import Runtime
 from longtake.pipeline.curves import CURVES, Curve, Row, amount, draw_run, ramp, rows_of, sparkline, squeezed
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
@@ -12,6 +13,7 @@ from longtake.pipeline.run import Run
 
 __all__ = [
     "CURVES",
+    "Company",
     "Config",
     "Curve",
     "Event",

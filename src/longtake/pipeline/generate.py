@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longtake.backbones import Backbone, load_backbone
+from longtake.backbones import Backbone
 from longtake.backbones.backbone import AnyCodec
+from longtake.backbones.company import Company
 from longtake.backbones.families import Conditioning, beside
 from longtake.backbones.hunyuan.codec import Tiled
 from longtake.backbones.loading import load_any_codec
@@ -23,7 +24,7 @@ from longtake.backbones.outline import Loaded
 from longtake.backbones.pixels import to_pixels
 from longtake.backbones.prompts import Words
 from longtake.backbones.reading import Draft, Reading, Told, read, velocity_of
-from longtake.backbones.running import Demand, Runtime, running
+from longtake.backbones.running import Demand, Runtime
 from longtake.backbones.workload import Tiling
 from longtake.errors import LongtakeError, ModelError, NumericsError, OutputError
 from longtake.flow import NOISES, SOLVERS, Velocity, sigmas
@@ -53,11 +54,12 @@ def generate(
     backbone: Backbone | None = None,
     runtime: Runtime = DEFAULT,
     checked: Preflight | None = None,
+    company: Company | None = None,
 ) -> Iterator[Event]:
     """Makes a video into `output`; everything on the way is kept in the run folder `folder`.
 
     The request's model is loaded and run as `runtime` says, unless it is given as `backbone`, set up by the caller.
-    `checked` is what `preflight` said of the same, if it was asked.
+    `checked` is what `preflight` said of the same, if it was asked. A `company` computes along.
 
     Raises:
         LongtakeError: the request cannot be served; nothing is written then.
@@ -67,7 +69,7 @@ def generate(
     image = fitted(load_image(request.image), checked.config)
     keys = {key.frame: fitted(load_image(key.image), checked.config) for key in checked.script.keys}
     run = Run.create(folder, request, checked.config, image, output, keys)
-    yield from make(run, output, backbone, runtime)
+    yield from make(run, output, backbone, runtime, company)
 
 
 def extend(
@@ -77,6 +79,7 @@ def extend(
     backbone: Backbone | None = None,
     runtime: Runtime = DEFAULT,
     checked: Preflight | None = None,
+    company: Company | None = None,
 ) -> Iterator[Event]:
     """Makes a video longer: what comes after it or before it, with all of it as history. `output` holds both in order.
 
@@ -98,7 +101,7 @@ def extend(
             shutil.rmtree(folder, ignore_errors=True)
         raise
     del codec
-    yield from make(run, output, backbone, runtime)
+    yield from make(run, output, backbone, runtime, company)
 
 
 def reroll(run: Run, section: int, seed: int) -> Run:
@@ -115,8 +118,14 @@ def reroll(run: Run, section: int, seed: int) -> Run:
 
 
 @torch.inference_mode()
-def make(run: Run, output: Path, backbone: Backbone | None = None, runtime: Runtime = DEFAULT) -> Iterator[Event]:
-    """Makes what a run lacks, from wherever it was stopped. Model and machine are as for `generate`.
+def make(
+    run: Run,
+    output: Path,
+    backbone: Backbone | None = None,
+    runtime: Runtime = DEFAULT,
+    company: Company | None = None,
+) -> Iterator[Event]:
+    """Makes what a run lacks, from wherever it was stopped. Model, machine and company are as for `generate`.
 
     Raises:
         RunError: another process works on this run.
@@ -135,7 +144,7 @@ def make(run: Run, output: Path, backbone: Backbone | None = None, runtime: Runt
         if finished == len(plan.sections) and all(map(run.has_segment, places)):
             yield Planned(plan, config.steps, finished, run.folder, run.video, (), run.read_meters())
         else:
-            with _ready(run, plan, backbone, runtime) as (ready, words):
+            with _ready(run, plan, backbone, runtime, company or Company(runtime.device)) as (ready, words):
                 remarks = ready.remarks
                 yield Planned(
                     plan, config.steps, finished, run.folder, run.video, words.unread, run.read_meters(), remarks
@@ -147,14 +156,16 @@ def make(run: Run, output: Path, backbone: Backbone | None = None, runtime: Runt
 
 
 @contextmanager
-def _ready(run: Run, plan: Plan, backbone: Backbone | None, runtime: Runtime) -> Iterator[tuple[Backbone, Words]]:
+def _ready(
+    run: Run, plan: Plan, backbone: Backbone | None, runtime: Runtime, company: Company
+) -> Iterator[tuple[Backbone, Words]]:
     """The backbone as the run wants it, and what it is told. Encoders have read, and left, before the network comes."""
     config, tiled = run.config, False
     if backbone is None:
         device = find_device(runtime.device)
         need = check_hardware(config.model, config, runtime.profile, probe_machine(device, run.folder))
         runtime, tiled = replace(runtime, profile=need.name), TILED[need.tiling]
-        backbone = load_backbone(config.model, how=_how(config, device, need))
+        backbone = company.load(config.model, _how(config, device, need))
         placed = True
     else:
         device, placed = backbone.device, False
@@ -177,7 +188,7 @@ def _ready(run: Run, plan: Plan, backbone: Backbone | None, runtime: Runtime) ->
     )
     if not placed:
         runtime = replace(runtime, profile="resident")
-    with running(backbone, device, runtime, demand) as backbone:
+    with company.running(backbone, device, runtime, demand) as backbone:
         yield backbone, words
 
 

@@ -5,12 +5,13 @@ Started by torchrun, which sets RANK, WORLD_SIZE and LOCAL_RANK; without them th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, distributed, nn
+
+from longtake.backbones.parallel.joining import join
 
 __all__ = ["ALONE", "World", "join_world"]
 
@@ -65,12 +66,5 @@ ALONE = World()
 
 def join_world(device: str) -> tuple[World, str]:
     """The processes that torchrun started, and this one's device: `cuda` becomes `cuda:LOCAL_RANK`."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        return ALONE, device
-    rank = int(os.environ["RANK"])
-    if device.startswith("cuda"):
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    return World(rank, size), device
+    joined = join(device)
+    return World(joined.rank, joined.size), joined.device

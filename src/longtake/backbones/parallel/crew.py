@@ -29,6 +29,7 @@ __all__ = ["Crew"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_V = TypeVar("_V")
 _PATIENCE = timedelta(days=7)  # between two calls the first rank may decode, write, or wait for its user
 
 
@@ -49,7 +50,7 @@ class Crew:
     """
 
     def __init__(self, group: ProcessGroup, device: torch.device) -> None:
-        self._group, self._device = group, device
+        self.group, self._device = group, device
         ranks = distributed.get_process_group_ranks(group)
         self._first = ranks[0]
         told = distributed.new_group(ranks, timeout=_PATIENCE, backend="gloo")
@@ -60,7 +61,7 @@ class Crew:
     @property
     def leads(self) -> bool:
         """True for the first rank."""
-        return self._group.rank() == 0
+        return self.group.rank() == 0
 
     def everywhere(self, task: Callable[_P, _R]) -> Callable[_P, _R]:
         """On the first rank, a function that does this in all ranks, and gives what it gives in the first.
@@ -78,20 +79,31 @@ class Crew:
 
         return tell_and_do if self.leads else task
 
-    def call_together(self, transformer: nn.Module, seams: Seams) -> None:
-        """Lets every call of the network on the first rank be one in all ranks, with the same packed history."""
-        inner = transformer._compiled_call_impl or transformer._call_impl
+    def compare(self, value: _V) -> list[_V]:
+        """What every rank says, in the order of ranks; all call this at the same point."""
+        said: list[Any] = [None] * self.group.size()
+        distributed.all_gather_object(said, value, self._told)
+        return said
+
+    def call_together(self, transformer: nn.Module, seams: Seams) -> Callable[[], None]:
+        """Lets every call of the network on the first rank be one in all ranks, with the same packed history.
+
+        What it gives undoes that; every rank calls it, or none.
+        """
+        before = transformer._compiled_call_impl
+        inner = before or transformer._call_impl
 
         def call(entry: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            before, seams.entry = seams.entry, entry
+            own, seams.entry = seams.entry, entry
             try:
                 return inner(*args, **kwargs)
             finally:
-                seams.entry = before
+                seams.entry = own
 
         together = self.everywhere(call)
         if self.leads:
             transformer._compiled_call_impl = lambda *args, **kwargs: together(seams.entry, args, kwargs)
+        return lambda: setattr(transformer, "_compiled_call_impl", before)
 
     def follow(self) -> None:
         """Does what the first rank does, until it leaves.
@@ -116,7 +128,7 @@ class Crew:
         shapes = [(tensor.shape, tensor.dtype) for tensor in letter.tensors]
         distributed.broadcast_object_list([letter.written.getvalue(), shapes], self._first, self._told)
         for tensor in letter.tensors:
-            distributed.broadcast(tensor, self._first, self._group)
+            distributed.broadcast(tensor, self._first, self.group)
 
     def _hear(self) -> Any:
         heard: list[Any] = [None, None]
@@ -124,7 +136,7 @@ class Crew:
         written, shapes = heard
         tensors = [torch.empty(shape, dtype=dtype, device=self._device) for shape, dtype in shapes]
         for tensor in tensors:
-            distributed.broadcast(tensor, self._first, self._group)
+            distributed.broadcast(tensor, self._first, self.group)
         reader = pickle.Unpickler(io.BytesIO(written))
         reader.persistent_load = tensors.__getitem__
         return reader.load()
