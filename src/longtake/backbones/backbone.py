@@ -24,6 +24,7 @@ from longtake.backbones.rotation import can_be_causal
 from longtake.backbones.saving import save_model
 from longtake.backbones.seams import Seams
 from longtake.backbones.settings import BackboneSettings
+from longtake.backbones.wan_images import WanReader
 from longtake.errors import ModelError
 from longtake.packing import Codebook, Discretization, Packed, Patchify, RopeAxes
 from longtake.schedule import Kernel, parse
@@ -31,7 +32,7 @@ from longtake.schedule import Kernel, parse
 __all__ = ["AnyCodec", "Backbone", "Reader", "kernels_of"]
 
 AnyCodec = Codec | HunyuanCodec
-Reader = PromptEncoder | LentPromptEncoder | HunyuanReader
+Reader = PromptEncoder | LentPromptEncoder | HunyuanReader | WanReader
 
 
 def kernels_of(schedules: Mapping[str, str]) -> tuple[Kernel, ...]:

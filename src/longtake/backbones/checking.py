@@ -17,7 +17,7 @@ from longtake.backbones.skeletons import skeleton
 from longtake.backbones.weights import HISTORY, check_fit, read_json, read_shapes
 from longtake.errors import ModelError
 
-__all__ = ["check_model"]
+__all__ = ["check_model", "check_part"]
 
 
 def check_model(found: FoundModel) -> None:
@@ -29,11 +29,19 @@ def check_model(found: FoundModel) -> None:
         ModelError: the first thing that is wrong, where, and what would do.
     """
     for one in found.parts:
-        path = found.path_of(one.part.name)
-        if path.is_dir():
-            _check_folder(one, path)
-        else:
-            _check_file(one, path)
+        check_part(one, found.path_of(one.part.name))
+
+
+def check_part(one: FoundPart, path: Path) -> None:
+    """Checks one part, in its folder or its single file.
+
+    Raises:
+        ModelError: what is wrong, where, and what would do.
+    """
+    if path.is_dir():
+        _check_folder(one, path)
+    else:
+        _check_file(one, path)
 
 
 def _check_folder(one: FoundPart, folder: Path) -> None:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Conditioning", "Family", "beside", "family_of"]
 
-Conditioning = Tensor | HunyuanConditioning  # what a network is told of a prompt; the text tokens alone are Wan's
+# What a network is told of a prompt. Wan's are told the text tokens alone, its image-to-video networks an image, too.
+Conditioning = Tensor | HunyuanConditioning | wan.WanConditioning
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Family:
 
 def beside(told: Conditioning) -> int:
     """How many tokens of what it is told a network's blocks see beside those of the video; Wan's see none."""
-    if isinstance(told, Tensor):
+    if not isinstance(told, HunyuanConditioning):
         return 0
     return told.text.shape[1] + (0 if told.image is None else told.image.shape[1])
 
@@ -70,11 +71,15 @@ def _install_wan(transformer: WanTransformer3DModel) -> Seams:
 
 def _begin_wan(transformer: WanTransformer3DModel, kernels: Iterable[Kernel], channels: int) -> None:
     if not hasattr(transformer, "history_patch_embed"):
-        transformer.history_patch_embed = Patchify(transformer.patch_embedding, kernels, channels)
+        transformer.history_patch_embed = Patchify(wan.known_frames(transformer), kernels, channels)
 
 
 def _ask_wan(
-    backbone: Backbone, x: Float[Tensor, "b c t h w"], sigma: Float[Tensor, " b"], told: Tensor, packed: Packed
+    backbone: Backbone,
+    x: Float[Tensor, "b c t h w"],
+    sigma: Float[Tensor, " b"],
+    told: Tensor | wan.WanConditioning,
+    packed: Packed,
 ) -> Float[Tensor, "b c t h w"]:
     s = backbone.settings
     return wan.velocity(backbone.transformer, backbone.seams, x, sigma, told, packed, s.history_time, s.attention)

@@ -10,10 +10,17 @@ from typing import Any, TypeVar, cast
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionModel,
+    PreTrainedTokenizerFast,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 from longtake.backbones.adapting import adapt
 from longtake.backbones.backbone import AnyCodec, Backbone, kernels_of
+from longtake.backbones.checking import check_part
 from longtake.backbones.codebooks import codebook_sizes, load_codebooks
 from longtake.backbones.codec import Codec
 from longtake.backbones.hunyuan.loading import hunyuan_outline, load_hunyuan, load_hunyuan_codec
@@ -24,6 +31,8 @@ from longtake.backbones.registry import locate, present
 from longtake.backbones.settings import BackboneSettings
 from longtake.backbones.single_file import config_for, load_transformer_file, open_tensors
 from longtake.backbones.skeletons import placed, quiet, shapes_of, skeleton
+from longtake.backbones.wan import frames_beside, known_frames
+from longtake.backbones.wan_images import ClipEncoder, WanReader
 from longtake.backbones.weights import HISTORY, check_fit, read_json, read_shapes, read_tensors, weight_files
 from longtake.errors import ModelError
 from longtake.packing import Patchify, trained_kernels
@@ -97,7 +106,8 @@ def _wan_outline(found: FoundModel) -> Outline:
     codec = _codec_skeleton(found.path_of("vae"))
     prompts = _prompts_skeleton(found)
     transformer = _transformer_skeleton(found.path_of("transformer"), settings)
-    _check_widths(found.row.name, codec.config["z_dim"], prompts.config.d_model, transformer.config)
+    _check_widths(found.row.name, codec.config["z_dim"], prompts.config.d_model, transformer)
+    _check_eyes(found, transformer)
     return Outline(
         settings=settings,
         temporal_ratio=codec.config["scale_factor_temporal"],
@@ -119,11 +129,13 @@ def _load_wan(found: FoundModel, how: Loaded) -> Backbone:
     def prompts() -> PromptEncoder:
         return _load_prompts(found, settings.text_length, how.reads_on, dtype)
 
-    reader = LentPromptEncoder(prompts) if how.rest else prompts()
+    words = LentPromptEncoder(prompts) if how.rest else prompts()
     folder = found.path_of("transformer")
     transformer = _transformer(folder, settings, how, found.row.parts[0].kind)
     width = read_json(found.path_of("text_encoder") / "config.json").get("d_model")
-    _check_widths(found.row.name, codec.channels, width, transformer.config)
+    _check_widths(found.row.name, codec.channels, width, transformer)
+    _check_eyes(found, transformer)
+    reader = WanReader(words, lambda: _load_eyes(found, how.reads_on, dtype), codec) if _sees(found) else words
     reports = adapt(transformer, how)
     codebooks = load_codebooks(folder.parent, codec, device)
     backbone = Backbone.assemble(found.row.name, transformer, codec, reader, settings, codebooks)
@@ -143,7 +155,7 @@ def load_transformer(
     with quiet():
         transformer = WanTransformer3DModel.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
     trained = read_tensors(weight_files(folder, "diffusion_pytorch_model"), HISTORY)
-    patchify = Patchify(transformer.patch_embedding, trained_kernels(outline.history_patch_embed.state_dict()))
+    patchify = Patchify(known_frames(transformer), trained_kernels(outline.history_patch_embed.state_dict()))
     if trained:
         patchify.load_state_dict(trained)
     transformer.history_patch_embed = patchify
@@ -165,14 +177,45 @@ def _load_prompts(found: FoundModel, text_length: int, device: torch.device, dty
     return PromptEncoder(placed(encoder, device), tokenizer, text_length)
 
 
-def _check_widths(name: str, channels: int, text: int | None, transformer: Mapping[str, Any]) -> None:
+def _check_widths(name: str, channels: int, text: int | None, transformer: WanTransformer3DModel) -> None:
+    config = transformer.config
     for what, has, wants in (
-        ("channels of a latent", channels, transformer["in_channels"]),
-        ("channels of the prediction", channels, transformer["out_channels"]),
-        ("width of the text", text, transformer["text_dim"]),
+        ("channels of a latent", channels, known_frames(transformer).in_channels),
+        ("channels of the prediction", channels, config["out_channels"]),
+        ("width of the text", text, config["text_dim"]),
     ):
         if has != wants:
             raise ModelError(f"{name}: {what}: {has}, but the transformer is made for {wants}")
+
+
+def _sees(found: FoundModel) -> bool:
+    """True if the model has an encoder for its start image."""
+    return any(one.part.name == "image_encoder" for one in found.parts)
+
+
+def _check_eyes(found: FoundModel, transformer: WanTransformer3DModel) -> None:
+    """Checks that what reads the start image is there if the transformer wants it, and fits."""
+    name, wants = found.row.name, transformer.config["image_dim"]
+    if bool(wants) != _sees(found) or frames_beside(transformer) != _sees(found):
+        raise ModelError(
+            f"{name}: an image-to-video Wan has a transformer of 36 channels with image_dim, an image_encoder and an "
+            f"image_processor, another has none of these; here are {transformer.config['in_channels']} channels, "
+            f"image_dim {wants}, and {'an' if _sees(found) else 'no'} image_encoder"
+        )
+    if not wants:
+        return
+    encoder = next(one for one in found.parts if one.part.name == "image_encoder")
+    path = found.path_of("image_encoder")
+    check_part(encoder, path)
+    has = read_json(path / "config.json").get("hidden_size")
+    if has != wants:
+        raise ModelError(f"{name}: width of the image: {has}, but the transformer is made for {wants}")
+
+
+def _load_eyes(found: FoundModel, device: torch.device, dtype: torch.dtype) -> ClipEncoder:
+    with quiet():
+        clip = CLIPVisionModel.from_pretrained(found.path_of("image_encoder"), dtype=dtype, use_safetensors=True)
+    return ClipEncoder(placed(clip, device), CLIPImageProcessorPil.from_pretrained(found.path_of("image_processor")))
 
 
 def _transformer_skeleton(folder: Path, settings: BackboneSettings) -> WanTransformer3DModel:
@@ -180,7 +223,7 @@ def _transformer_skeleton(folder: Path, settings: BackboneSettings) -> WanTransf
     if folder.is_file():
         config = config_for(open_tensors(folder), "WanTransformer3DModel")
         network = skeleton(folder, lambda: WanTransformer3DModel.from_config(config))
-        network.history_patch_embed = Patchify(network.patch_embedding, kernels_of(settings.schedules))
+        network.history_patch_embed = Patchify(known_frames(network), kernels_of(settings.schedules))
         return network
     config = _config(folder, "WanTransformer3DModel")
     found = read_shapes(weight_files(folder, "diffusion_pytorch_model"))
@@ -188,7 +231,7 @@ def _transformer_skeleton(folder: Path, settings: BackboneSettings) -> WanTransf
     check_fit(folder, {k: s for k, s in found.items() if not k.startswith(HISTORY)}, shapes_of(network))
     history = {name: shape for name, shape in found.items() if name.startswith(HISTORY)}
     trained = trained_kernels(name.removeprefix(HISTORY) for name in history)
-    patchify = Patchify(network.patch_embedding, {*kernels_of(settings.schedules), *trained})
+    patchify = Patchify(known_frames(network), {*kernels_of(settings.schedules), *trained})
     if history:
         check_fit(folder, history, {HISTORY + name: shape for name, shape in shapes_of(patchify).items()})
     network.history_patch_embed = patchify

@@ -20,6 +20,7 @@ __all__ = ["find_model", "find_row", "locate", "present", "said_bytes"]
 # The row that says which parts a pipeline's folder has; how it wants to be used is not always that row's.
 _PIPELINES = {
     "WanPipeline": "wan2.1-t2v-1.3b",
+    "WanImageToVideoPipeline": "wan2.1-i2v-14b",
     "HunyuanVideoFramepackPipeline": "framepack-i2v",
     "HunyuanVideoPipeline": "hunyuanvideo",
 }

@@ -23,6 +23,7 @@ from longtake.backbones.single_file.entries import Entry, TensorFile
 from longtake.backbones.single_file.sizes import config_for
 from longtake.backbones.single_file.tensors import open_tensors
 from longtake.backbones.skeletons import quiet, skeleton
+from longtake.backbones.wan import known_frames
 from longtake.backbones.weights import check_fit
 from longtake.errors import ModelError
 from longtake.packing import Patchify, trained_kernels
@@ -176,7 +177,7 @@ def _full(found: Tensor | Matrix) -> Tensor:
 
 
 def _give_history(network: Any, trained: Mapping[str, Tensor]) -> None:
-    base = network.patch_embedding if hasattr(network, "patch_embedding") else network.x_embedder.proj
+    base = known_frames(network) if hasattr(network, "patch_embedding") else network.x_embedder.proj
     patchify = Patchify(base, trained_kernels(trained))
     patchify.load_state_dict(trained)
     network.history_patch_embed = patchify
