@@ -11,6 +11,7 @@ from torch import Tensor
 from longtake.backbones.backbone import Backbone
 from longtake.backbones.hunyuan.reader import HunyuanReader
 from longtake.backbones.reading import Draft, Reading, Told, read, velocity_of
+from longtake.backbones.wan_images import WanReader
 from longtake.errors import ModelError
 from longtake.flow import SOLVERS, noise, sigmas
 from longtake.packing import Discretization, History
@@ -68,7 +69,7 @@ def make_section(
 ) -> Float[Tensor, "b c t h w"]:
     """One section of `b` videos after what is known of them, each from its own prompt and the noise of its own seed."""
     reader, start = backbone.prompts, history.read((0,))
-    if isinstance(reader, HunyuanReader):
+    if isinstance(reader, HunyuanReader | WanReader):
         raise ModelError(f"{backbone.name}: roll-outs are for models that read prompts alone")
     text = reader.encode(prompts)
     shape = (1, start.shape[1], len(section.frames), *start.shape[3:])
