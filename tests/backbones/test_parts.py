@@ -161,7 +161,8 @@ def test_a_part_can_be_a_folder(home, snapshot, tiny_backbone_folder):
     [
         ("transformer", "mine.ckpt", "a pickle can run any program"),
         ("transformer", "mine.zip", "expected a folder, a .safetensors or a .gguf file"),
-        ("tokenizer", "mine.safetensors", "cannot be tokenizer: expected a folder"),
+        ("tokenizer", "mine.safetensors", "cannot be tokenizer: expected a folder of diffusers layout"),
+        ("vae", "mine.safetensors", "cannot be vae: expected a folder of diffusers layout"),
         ("transformer", None, "does not exist"),
         ("unet", "mine.safetensors", "has no part 'unet'; it has transformer, vae"),
     ],

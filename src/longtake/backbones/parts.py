@@ -112,8 +112,8 @@ def find_parts(row: ModelRow, home: Path | None = None, places: Mapping[str, Pat
     Args:
         row: the model.
         home: the hub's cache; that of huggingface_hub if nothing is said.
-        places: where parts are that are not in the cache: by the name of a part, its folder or a single safetensors or
-            GGUF file; by the name of a repository, a folder that holds its parts as the repository does.
+        places: where parts are that are not in the cache: by the name of a part, its folder, or of a transformer a single
+            safetensors or GGUF file; by the name of a repository, a folder that holds its parts as the repository does.
 
     Raises:
         ModelError: a place names no part, does not exist or holds nothing that can be used.
@@ -173,8 +173,9 @@ def _placed(part: Part, path: Path) -> FoundPart:
         raise ModelError(f"{path}, where {part.name} was said to be, does not exist")
     if path.suffix in PICKLES:
         raise ModelError(f"{path}: a pickle can run any program and is not loaded; convert it to safetensors")
-    if path.suffix not in (".safetensors", ".gguf") or not stem_of(part):
-        what = "a folder, a .safetensors or a .gguf file" if stem_of(part) else "a folder"
+    single = "Transformer3DModel" in part.kind  # codecs and encoders are small, and published as folders
+    if path.suffix not in (".safetensors", ".gguf") or not single:
+        what = "a folder, a .safetensors or a .gguf file" if single else "a folder of diffusers layout"
         raise ModelError(f"{path} cannot be {part.name}: expected {what}")
     return FoundPart(part, path, (path,), "")
 
