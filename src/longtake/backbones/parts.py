@@ -112,8 +112,9 @@ def find_parts(row: ModelRow, home: Path | None = None, places: Mapping[str, Pat
     Args:
         row: the model.
         home: the hub's cache; that of huggingface_hub if nothing is said.
-        places: where parts are that are not in the cache: by the name of a part, its folder, or of a transformer a single
-            safetensors or GGUF file; by the name of a repository, a folder that holds its parts as the repository does.
+        places: where parts are that are not in the cache: by the name of a part, its folder, or of a transformer a
+            single safetensors or GGUF file; by the name of a repository, a folder that holds its parts as the
+            repository does.
 
     Raises:
         ModelError: a place names no part, does not exist or holds nothing that can be used.
