@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -104,32 +104,20 @@ class Asked:
     """Lines of JSON on stdout instead of a progress bar."""
 
 
-FIELDS = (
-    "model", "schedule", "gaps", "codebook", "importance", "importance_time", "importance_estimate",
-    "importance_compare", "history_sigma", "history_guidance", "history_without", "solver", "guidance",
-    "negative_prompt", "seed", "height", "width", "scale", "crf", "distilled_guidance", "compat", "posterior", "cache",
-    "storage",
-)  # fmt: skip
+OTHERWISE = {"num_inference_steps": "steps", "part": "parts", "lora": "loras"}  # what a request calls them
 
 
 def data_of(
     asked: Asked, prompt: str | None, storyboard: Path | None, image: Path | None, **own: Any
 ) -> dict[str, Any]:
     """What was asked as loose request data; `own` are options that only some commands have."""
-    given = {name: getattr(asked, name) for name in FIELDS} | own
-    given = {name: value for name, value in given.items() if value is not None}
-    if asked.num_inference_steps is not None:
-        given["steps"] = asked.num_inference_steps
-    if asked.discretize_images:
-        given["discretize_images"] = True
-    if asked.part:
-        given["parts"] = list(asked.part)
-    if asked.lora:
-        given["loras"] = list(asked.lora)
-    if asked.fp8:
-        given["fp8"] = True
-    if asked.draft and asked.cache is None:
-        given["cache"] = "draft"
+    from longtake.pipeline.request import Request
+
+    said = {OTHERWISE.get(f.name, f.name): getattr(asked, f.name) for f in fields(asked) if _is_said(asked, f)}
+    given = {name: value for name, value in said.items() if name in Request.model_fields}
+    given |= {name: value for name, value in own.items() if value is not None}
+    if asked.draft:
+        given.setdefault("cache", "draft")
     board = _read_board(storyboard).joined(prompt or "", image)
     if board.timed or storyboard:
         given["storyboard"] = replace(board, prompt="", image=None)
@@ -138,6 +126,10 @@ def data_of(
     if board.image:
         given["image"] = board.image
     return given
+
+
+def _is_said(asked: Asked, option: Field[Any]) -> bool:
+    return getattr(asked, option.name) != option.default
 
 
 def make_video(request: Request | Extension, output: Path, asked: Asked) -> int:
