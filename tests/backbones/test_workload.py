@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from longtake.backbones import MODELS, codec, load_backbone
 from longtake.backbones.architecture import CodecShape, new_codec
 from longtake.backbones.blueprints import blueprint_of, published_codec, published_transformer
-from longtake.backbones.codec import Codec, decoded_together, live_bytes
+from longtake.backbones.codec import Codec, decoded_together, encoded_together, encoder_bytes, live_bytes
 from longtake.backbones.hunyuan.buckets import Bucket
 from longtake.backbones.hunyuan.prompts import LIMIT
 from longtake.backbones.workload import (
@@ -164,6 +164,37 @@ def test_wans_decoder_keeps_alive_what_is_said(name, size, frames):
         stream.decode(latents)
     assert decoded_together(network, frames, size.height, size.width) == frames
     assert live.peak == pytest.approx(live_bytes(network, frames, size.height, size.width), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "images"),
+    [
+        ("embedded", Bucket(96, 160), 64),
+        ("wan2.1-t2v-14b", Bucket(480, 832), 8),
+        ("wan2.1-t2v-14b", Bucket(128, 128), 64),
+        ("wan2.2-ti2v-5b", Bucket(704, 1280), 4),
+    ],
+)
+def test_wans_encoder_keeps_alive_what_is_said(name, size, images):
+    network = blueprint_of(name).codec
+    intake = Codec(network).intake()
+    intake.encode(empty(1, 3, 5, size.height, size.width))  # its first frame is another's work
+    with Live() as live:
+        intake.encode(empty(1, 3, images, size.height, size.width))
+    assert encoded_together(network, size.height, size.width) == images
+    assert live.peak == pytest.approx(encoder_bytes(network, images, size.height, size.width), rel=0.15)
+
+
+def test_a_large_video_is_encoded_in_parts_that_equal_the_whole(monkeypatch):
+    network = new_codec(CodecShape(encoder_width=4, decoder_width=4, channels=4))
+    images = torch.randn(1, 3, 25, 32, 48, generator=torch.Generator().manual_seed(0))
+    whole = Codec(network).encode(images)
+    monkeypatch.setattr(codec, "_ENCODE_BYTES", encoder_bytes(network, 8, 32, 48))
+    assert encoded_together(network, 32, 48) == 8
+    # Convolutions of other shapes may add up in another order.
+    torch.testing.assert_close(Codec(network).encode(images), whole, rtol=0, atol=1e-5)
+    monkeypatch.setattr(codec, "_ENCODE_BYTES", 0)
+    assert encoded_together(network, 32, 48) == 4
 
 
 def test_a_large_section_is_decoded_in_parts_that_equal_the_whole(monkeypatch):

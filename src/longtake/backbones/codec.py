@@ -24,15 +24,18 @@ from torch import Tensor
 
 from longtake.backbones.weights import digest_of
 
-__all__ = ["Codec", "Intake", "Stream", "decoded_together", "live_bytes"]
+__all__ = ["Codec", "Intake", "Stream", "decoded_together", "encoded_together", "encoder_bytes", "live_bytes"]
 
-_ENCODE_IMAGES = 64  # that pass the encoder together, after the first
+_ENCODE_IMAGES = 64  # that pass the encoder together, after the first, at most
+_ENCODE_BYTES = 4 << 30  # that are alive while they do, if it is more than one frame
 _DECODE_FRAMES = 16  # that pass the decoder together, where no section says otherwise
 _DECODE_BYTES = 4 << 30  # that are alive while they do, if it is more than one frame
 
 # Vectors of the decoder's last width that are alive at its fullest moment, counted on live tensors: for each image that
 # passes, and once for what its causal convolutions keep.
 _PLAIN, _RESIDUAL = (7.1, 21.0), (13.1, 12.0)
+# The same of the encoder, in vectors of its first width.
+_PLAIN_IN, _RESIDUAL_IN = (6.05, 6.1), (8.1, 6.1)
 
 
 def live_bytes(network: AutoencoderKLWan, frames: int, height: int, width: int) -> int:
@@ -52,6 +55,24 @@ def decoded_together(network: AutoencoderKLWan, frames: int, height: int, width:
     """
     fitting = (n for n in range(frames, 1, -1) if live_bytes(network, n, height, width) <= _DECODE_BYTES)
     return next(fitting, 1)
+
+
+def encoder_bytes(network: AutoencoderKLWan, images: int, height: int, width: int) -> int:
+    """Bytes of the tensors that are alive while so many images pass the encoder together, at a size in pixels."""
+    config = network.config
+    each, once = _RESIDUAL_IN if config["is_residual"] else _PLAIN_IN
+    vectors = (each * images + once) * height * width / (config["patch_size"] or 1) ** 2
+    return int(vectors * config["base_dim"]) * network.quant_conv.weight.itemsize
+
+
+def encoded_together(network: AutoencoderKLWan, height: int, width: int) -> int:
+    """How many images pass the encoder together: 64, or fewer whole frames where these would take more than 4 GiB.
+
+    It depends on nothing but the network and the size, as for the decoder.
+    """
+    ratio = network.config["scale_factor_temporal"]
+    some = range(_ENCODE_IMAGES, ratio, -ratio)
+    return next((n for n in some if encoder_bytes(network, n, height, width) <= _ENCODE_BYTES), ratio)
 
 
 class Codec:
@@ -184,10 +205,11 @@ class Intake:
             parts.append(self._pass(pixels[:, :, :1]))
             pixels = pixels[:, :, 1:]
         whole = pixels.shape[2] // codec.temporal_ratio * codec.temporal_ratio
-        if whole:
-            parts.append(self._pass(pixels[:, :, :whole]))
-        self._waiting = [pixels[:, :, whole:]]
         b, _, _, h, w = images.shape
+        if whole:
+            together = encoded_together(codec.network, h, w)
+            parts += map(self._pass, pixels[:, :, :whole].split(together, dim=2))
+        self._waiting = [pixels[:, :, whole:]]
         size = h // codec.spatial_ratio, w // codec.spatial_ratio
         return torch.cat(parts, dim=2) if parts else images.new_zeros(b, codec.channels, 0, *size)
 
