@@ -23,6 +23,7 @@ import torch
 from backbone_13b import FULL, GUIDANCE, SHIFT, STEPS, TINY, Setting, new_transformer, timed
 from torch import Tensor, distributed
 
+from longtake.backbones.hunyuan.blocks import fuse_blocks
 from longtake.backbones.hunyuan.network import as_told
 from longtake.backbones.parallel import COMPILE_OPTIONS, share_sequence
 from longtake.backbones.parallel.exchange import Exchange
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, default=Path("out/two_gpus"))
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--eager", action="store_true", help="without compiling, which takes a minute")
+    parser.add_argument("--blocks", choices=("fused", "compiled", "eager"), default="fused")
     parser.add_argument("--profile", action="store_true", help="also write profile.txt of the last arm")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
@@ -88,14 +89,15 @@ def measured(options: argparse.Namespace, world: World, device: torch.device) ->
     yield row("one, eager", 1)
     told = as_told(sigmas(STEPS, SHIFT)[:-1].to(device)), as_told(torch.tensor([GUIDANCE])).to(device)
     tabulate(transformer, device, told[0], [setting.told], told[1])
-    if options.eager:
-        yield row("one, tables", 1)
-    else:
+    if options.blocks == "fused":
+        fuse_blocks(transformer, setting.seams)
+    if options.blocks == "compiled":
         compile_blocks(transformer, {})
-        yield row("one, tables, compiled blocks", 1)
+    kind = f"tables, {options.blocks} blocks"
+    yield row(f"one, {kind}", 1)
+    if options.blocks == "compiled":
         compile_blocks(transformer, COMPILE_OPTIONS)
     share_sequence(transformer, group)
-    kind = "tables" if options.eager else "tables, compiled blocks"
     yield row(f"{world.size} share, {kind}", world.size)
     yield exchanges(setting, group, device, options.repeats)
     if options.profile:

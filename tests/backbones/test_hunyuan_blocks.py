@@ -194,3 +194,15 @@ def test_kernels_are_the_formulas(dtype):
     fused.rotate_normed(heads, weight, 1e-6, *phases)
     fused.rotate_normed(double, weight.cpu().double(), 1e-6, *phases.cpu().double())
     assert difference(heads.cpu().double(), double) < near * 4
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [96, 3072, 15360])
+def test_the_kernel_rounds_rows_as_the_formula(dtype, width):
+    rows = torch.randn(5, 2 * width, device="cuda", dtype=dtype)[:, :width]
+    rows *= torch.tensor([[1.0], [100.0], [1e-3], [0.0], [3.0]], device="cuda")
+    ours, by = fused.rounded_rows(rows, 448.0, torch.float8_e4m3fn)
+    theirs, divisor = fused.rounded_rows(rows.cpu(), 448.0, torch.float8_e4m3fn)
+    assert torch.equal(by.cpu(), divisor)
+    assert torch.equal(ours.cpu().float(), theirs.float())

@@ -19,6 +19,7 @@ from longtake.backbones import load_backbone, wan
 from longtake.backbones.attention import use_kernel
 from longtake.backbones.caches import install_cache
 from longtake.backbones.hunyuan import network as hunyuan
+from longtake.backbones.hunyuan.blocks import fuse_blocks
 from longtake.backbones.hunyuan.conditioning import HunyuanConditioning, concatenate
 from longtake.backbones.parallel import COMPILE_OPTIONS, Crew, share_sequence
 from longtake.backbones.placement import PromptInputs, stream_blocks, tabulate
@@ -252,7 +253,11 @@ def streamed(made):
     stream_blocks(made.transformer, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("arrange", [tabulated, in_tiles, streamed])
+def fused(made):
+    fuse_blocks(made.transformer, made.seams)
+
+
+@pytest.mark.parametrize("arrange", [tabulated, in_tiles, streamed, fused])
 def test_what_was_done_to_the_network_before_still_holds(both, arrange):
     check(both, Hunyuan, {"lengths": (8,)}, arrange=arrange)
 

@@ -5,6 +5,7 @@
     gated_sum_norm      the same, and its modulated norm
     rotate_normed       queries or keys, normed, then turned by their phases; in place
     linear_gelu         GELU of a linear layer, in the epilogue of the product
+    rounded_rows        each row over its largest number, in eight bits, and what it was divided by
     channel_moments     what a group norm needs to know
     scaled_silu         SiLU(scale x + shift) for each channel
     add_bias            what a convolution adds after its products, and a residual
@@ -33,8 +34,11 @@ __all__ = [
     "linear_gelu",
     "modulated_norm",
     "rotate_normed",
+    "rounded_rows",
     "scaled_silu",
 ]
+
+_FAINT = 1e-12  # what a row of zeros is divided by
 
 
 @cache
@@ -117,6 +121,18 @@ def linear_gelu(x: Float[Tensor, "b n d"], linear: nn.Module) -> Float[Tensor, "
         return gelu(linear(x), approximate="tanh")
     made = torch._addmm_activation(linear.bias, x.flatten(0, 1), linear.weight.t(), use_gelu=True)
     return made.unflatten(0, x.shape[:2])
+
+
+def rounded_rows(
+    x: Float[Tensor, "n d"], largest: float, dtype: torch.dtype
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n 1"]]:
+    """Each row divided so that its largest number is `largest`, rounded to `dtype`; and by what it was divided."""
+    # A compiler fuses the formula with what comes before.
+    kernels = None if torch.compiler.is_compiling() else _kernels_for(x)
+    if kernels is not None and x.stride(1) == 1:
+        return kernels.rounded_rows(x, largest, _FAINT, dtype)
+    scale = (x.abs().amax(1, keepdim=True).float() / largest).clamp(min=_FAINT)
+    return (x.float() / scale).clamp(-largest, largest).to(dtype), scale
 
 
 def fits_kernels(x: Float[Tensor, "1 d t h w"]) -> bool:

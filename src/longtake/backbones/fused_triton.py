@@ -19,6 +19,7 @@ __all__ = [
     "gated_sum_norm",
     "modulated_norm",
     "rotate_normed",
+    "rounded_rows",
     "scaled_silu",
 ]
 
@@ -126,6 +127,18 @@ def _bias_kernel(
     tl.store(out + image * o_t + at, h.to(out.dtype.element_ty), mask=mask)
 
 
+@triton.jit
+def _round_kernel(x, out, scales, d, x_n, largest, least, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    mask = at < d
+    h = tl.load(x + row * x_n + at, mask=mask, other=0.0).to(tl.float32)
+    scale = tl.maximum(tl.max(tl.abs(h), 0) / largest, least)
+    h = tl.minimum(tl.maximum(tl.div_rn(h, scale), -largest), largest)
+    tl.store(out + row * d + at, h.to(out.dtype.element_ty), mask=mask)
+    tl.store(scales + row, scale)
+
+
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float, out: Tensor) -> None:
     """See `fused.py`; "b n d", of which each row lies together."""
     b, n, d = x.shape
@@ -169,6 +182,15 @@ def rotate_normed(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tenso
     grid = (b * n, triton.cdiv(heads, together))
     cos, sin = cos.contiguous(), sin.contiguous()
     _rotate_kernel[grid](x, weight, cos, sin, n, len(cos), heads, eps, *x.stride()[:3], size, together, num_warps=4)
+
+
+def rounded_rows(x: Tensor, largest: float, least: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """See `fused.py`; each row lies together."""
+    n, d = x.shape
+    assert x.stride(1) == 1
+    out, scales = (torch.empty(n, w, dtype=t, device=x.device) for w, t in ((d, dtype), (1, torch.float32)))
+    _round_kernel[(n,)](x, out, scales, d, x.stride(0), largest, least, **_row(d))
+    return out, scales
 
 
 def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:

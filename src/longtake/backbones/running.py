@@ -60,7 +60,7 @@ def running(
     """The backbone as it runs inside this context; tables, streaming and cache are taken out of it afterwards.
 
     The profile has been chosen by then: it is no longer "auto". With `shared`, devices will divide its tokens among
-    them: its blocks are compiled, if at all, so that they can be divided.
+    them: where its blocks are compiled, exchanges can overlap with what they compute.
 
     Raises:
         ModelError: no profile fits, or the network cannot be run in the way that was asked for.
@@ -117,7 +117,7 @@ def _place(backbone: Backbone, device: torch.device, profile: Profile, demand: D
 
 
 def _quicken(backbone: Backbone, device: torch.device, compile: bool, shared: bool) -> None:
-    if backbone.family.name == "hunyuan" and device.type == "cuda" and not shared:
+    if backbone.family.name == "hunyuan" and device.type == "cuda":
         fuse_blocks(backbone.transformer, backbone.seams)  # there is nothing left in them to compile
     elif compile:
         for block in repeated_blocks(backbone.transformer):

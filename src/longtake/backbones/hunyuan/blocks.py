@@ -13,8 +13,9 @@ results side by side for one product, and go through queries and keys six times 
     last block  -> of the video's tokens only those that the seams keep are computed, of the text's none
 
 The modules stay where they are, and are called where they are not plain linear layers: adapters, quantized layers,
-tables of modulation, streamed weights, step caches and attention kernels work as before. With gradients, with a
-processor of another kind, or over a sequence that devices share, a block is diffusers' own.
+tables of modulation, streamed weights, step caches and attention kernels work as before. Where devices share the
+sequence, values leave for the others before keys are normed and turned, and keys before queries. With gradients or with
+a processor of another kind, a block is diffusers' own.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from torch import Tensor, nn
 
 from longtake.backbones.fused import gated_sum, gated_sum_norm, linear_gelu, modulated_norm, rotate_normed
 from longtake.backbones.hunyuan.network import HunyuanTransformer
+from longtake.backbones.parallel.processors import JointProcessor
 from longtake.backbones.placement.innermost import innermost_forward, place_innermost
 from longtake.backbones.seams import Seams
 
@@ -102,11 +104,20 @@ def _double(
     for x, norm, (shift, scale, *_) in zip(streams, (block.norm1, block.norm1_context), vectors, strict=True):
         normed.append(torch.empty_like(x))
         modulated_norm(x, scale, shift, norm.norm.eps, normed[-1])
-    query, key, value = _projected(attn, (_PROJECTIONS, _ADDED), normed)
-    for x, own, added in ((query, attn.norm_q, attn.norm_added_q), (key, attn.norm_k, attn.norm_added_k)):
+    projected = _projected(attn, (_PROJECTIONS, _ADDED), normed)
+
+    def turn(x: Float[Tensor, "b n a e"], own: Any, added: Any) -> Float[Tensor, "b n a e"]:
         rotate_normed(x[:, :m], own.weight, own.eps, *phases)
         rotate_normed(x[:, m:], added.weight, added.eps, *(part[:0] for part in phases))
-    attended = _attend(attn, query, key, value, mask)
+        return x
+
+    attended = _attend(
+        attn,
+        projected,
+        lambda query: turn(query, attn.norm_q, attn.norm_added_q),
+        lambda key: turn(key, attn.norm_k, attn.norm_added_k),
+        mask,
+    )
     results = attn.to_out[1](attn.to_out[0](attended[:, :m])), attn.to_add_out(attended[:, m:])
     norms, mlps = (block.norm2, block.norm2_context), (block.ff, block.ff_context)
     made = []
@@ -137,14 +148,26 @@ def _single(
     normed = video.new_empty(video.shape[0], m + text.shape[1], video.shape[2])
     for x, part in zip(streams, (normed[:, :m], normed[:, m:]), strict=True):
         modulated_norm(x, scale, shift, block.norm.norm.eps, part)
-    query, key, value = _projected(attn, (_PROJECTIONS,), [normed])
-    for x, norm in ((query, attn.norm_q), (key, attn.norm_k)):
+    projected = _projected(attn, (_PROJECTIONS,), [normed])
+
+    def turn(x: Float[Tensor, "b n a e"], norm: Any) -> Float[Tensor, "b n a e"]:
         rotate_normed(x, norm.weight, norm.eps, *phases)
-    if unseen is None:
-        result = _beside(block, normed, _attend(attn, query, key, value, mask))
+        return x
+
+    def attended(queries: slice) -> Float[Tensor, "b m d"]:
+        return _attend(
+            attn,
+            projected,
+            lambda query: turn(query, attn.norm_q)[:, queries],
+            lambda key: turn(key, attn.norm_k),
+            mask,
+        )
+
+    if unseen is None or isinstance(attn.processor, JointProcessor):  # of which no device has the unseen tokens alone
+        result = _beside(block, normed, attended(slice(None)))
         return gated_sum(video, result[:, :m], gate), gated_sum(text, result[:, m:], gate)
     first = unseen()
-    result = _beside(block, normed[:, first:m].contiguous(), _attend(attn, query[:, first:m], key, value, mask))
+    result = _beside(block, normed[:, first:m].contiguous(), attended(slice(first, m)))
     return torch.cat([video[:, :first], gated_sum(video[:, first:], result, gate)], dim=1), text
 
 
@@ -155,11 +178,12 @@ _FORWARDS: dict[type[nn.Module], Callable[..., Streams]] = {
 
 
 def _is_plain(attn: nn.Module) -> bool:
-    """True if this attention is computed as diffusers does it, on one device."""
+    """True if this attention is computed as diffusers does it, on one device or on several that share its tokens."""
     norms = [attn.get_submodule(name) for name in ("norm_q", "norm_k")]
     processor: Any = getattr(attn, "processor", None)
-    plain = type(processor) is HunyuanVideoAttnProcessor2_0 and processor._parallel_config is None
-    return plain and all(type(norm) is RMSNorm and norm.weight is not None for norm in norms)
+    alone = type(processor) is HunyuanVideoAttnProcessor2_0 and processor._parallel_config is None
+    known = alone or type(processor) is JointProcessor
+    return known and all(type(norm) is RMSNorm and norm.weight is not None for norm in norms)
 
 
 def _modulation(norm: nn.Module, temb: Float[Tensor, "b d"], count: int) -> tuple[Float[Tensor, "b d"], ...]:
@@ -205,10 +229,22 @@ def _together(linears: Sequence[nn.Module]) -> Tensor | None:
     return first.as_strided((len(weights) * first.shape[0], first.shape[1]), first.stride())
 
 
-def _attend(attn: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    backend = attn.processor._attention_backend
-    attended = dispatch_attention_fn(query, key, value, attn_mask=mask, backend=backend)
-    return attended.flatten(2, 3).to(query.dtype)
+def _attend(
+    attn: Any,
+    projected: Sequence[Tensor],
+    turn_query: Callable[[Tensor], Tensor],
+    turn_key: Callable[[Tensor], Tensor],
+    mask: Tensor | None,
+) -> Float[Tensor, "b m d"]:
+    """Attention of queries, keys and values "b n a e" of which the first two are still to be normed and turned."""
+    query, key, value = projected
+    if isinstance(attn.processor, JointProcessor):
+        attended = attn.processor.exchanged(lambda: value, lambda: turn_key(key), lambda: turn_query(query), mask)
+    else:
+        backend = attn.processor._attention_backend
+        key, query = turn_key(key), turn_query(query)
+        attended = dispatch_attention_fn(query, key, value, attn_mask=mask, backend=backend)
+    return attended.flatten(2, 3).to(value.dtype)
 
 
 def _mlp(mlp: nn.Module, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:

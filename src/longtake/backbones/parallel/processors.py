@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -53,23 +53,40 @@ class JointProcessor:
         streams = (hidden_states, encoder_hidden_states)
         if attn.add_q_proj is None:
             streams = (torch.cat(streams, dim=1),)
-        value = _projected(streams, (attn.to_v, attn.add_v_proj), (None, None), attn.heads)
-        values = self.exchange.to_heads(value)
-        norms = (attn.norm_k, getattr(attn, "norm_added_k", None))
-        key = _projected(streams, (attn.to_k, attn.add_k_proj), norms, attn.heads, image_rotary_emb)
-        keys = self.exchange.to_heads(key)
-        norms = (attn.norm_q, getattr(attn, "norm_added_q", None))
-        query = _projected(streams, (attn.to_q, attn.add_q_proj), norms, attn.heads, image_rotary_emb)
-        queries = self.exchange.to_heads(query)
-        mask = None if attention_mask is None else self.exchange.in_order_of_ranks(attention_mask)
-        seen = dispatch_attention_fn(queries(), keys(), values(), attn_mask=mask, backend=self._attention_backend)
-        attended = self.exchange.to_tokens(seen).flatten(2, 3).to(query.dtype)
+
+        def value() -> Tensor:
+            return _projected(streams, (attn.to_v, attn.add_v_proj), (None, None), attn.heads)
+
+        def key() -> Tensor:
+            norms = (attn.norm_k, getattr(attn, "norm_added_k", None))
+            return _projected(streams, (attn.to_k, attn.add_k_proj), norms, attn.heads, image_rotary_emb)
+
+        def query() -> Tensor:
+            norms = (attn.norm_q, getattr(attn, "norm_added_q", None))
+            return _projected(streams, (attn.to_q, attn.add_q_proj), norms, attn.heads, image_rotary_emb)
+
+        attended = self.exchanged(value, key, query, attention_mask).flatten(2, 3).to(hidden_states.dtype)
         tokens, text = attended[:, :n], attended[:, n:]
         if getattr(attn, "to_out", None) is not None:
             tokens = attn.to_out[1](attn.to_out[0](tokens))
         if getattr(attn, "to_add_out", None) is not None:
             text = attn.to_add_out(text)
         return tokens, text
+
+    def exchanged(
+        self,
+        value: Callable[[], Float[Tensor, "b n a e"]],
+        key: Callable[[], Float[Tensor, "b n a e"]],
+        query: Callable[[], Float[Tensor, "b n a e"]],
+        mask: Tensor | None,
+    ) -> Float[Tensor, "b n a e"]:
+        """What this rank's tokens see of all; each of the three leaves before the next is computed."""
+        values = self.exchange.to_heads(value())
+        keys = self.exchange.to_heads(key())
+        queries = self.exchange.to_heads(query())
+        mask = None if mask is None else self.exchange.in_order_of_ranks(mask)
+        seen = dispatch_attention_fn(queries(), keys(), values(), attn_mask=mask, backend=self._attention_backend)
+        return self.exchange.to_tokens(seen)
 
 
 def _projected(

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from longtake.backbones.fused import rounded_rows
 from longtake.backbones.placement.storage import (
     FP8,
     FP8_LARGEST,
@@ -36,8 +37,8 @@ def compute_in_fp8(transformer: nn.Module, device: torch.device) -> int:
     """Lets the large linear layers of the blocks compute in fp8; returns how many.
 
     Layers that are stored in fp8 already keep their numbers; others are rounded, what they were stored in included. To
-    be called after loading, before LoRAs, tables, compiling and streaming. It is fast when the blocks are compiled:
-    finding the scales of the tokens is then fused with what comes before.
+    be called after loading, before LoRAs, tables, compiling and streaming. It is fast where there is Triton, whose
+    kernel finds a token's scale and rounds it in one pass over memory, or when the blocks are compiled.
 
     Args:
         transformer: with weights.
@@ -79,9 +80,7 @@ def _in_fp8(layer: nn.Linear, device: torch.device) -> Matrix:
 
 def _multiply(layer: StoredLinear, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
     """Rounds the tokens, multiplies in eight bits, adds up in more, and scales back."""
-    tokens = x.reshape(-1, layer.in_features)
-    scale = (tokens.abs().amax(1, keepdim=True).float() / FP8_LARGEST).clamp(min=1e-12)
-    rounded = (tokens.float() / scale).clamp(-FP8_LARGEST, FP8_LARGEST).to(FP8)
+    rounded, scale = rounded_rows(x.reshape(-1, layer.in_features), FP8_LARGEST, FP8)
     product = _product(rounded, layer.weight, scale, layer.scale[None], layer.bias)
     return product.to(x.dtype).view(*x.shape[:-1], layer.out_features)
 
