@@ -18,7 +18,7 @@ from torch import nn
 
 from longtake.backbones.catalog import MODELS, ModelRow, Part
 from longtake.backbones.loading import load_settings
-from longtake.backbones.parts import find_parts, stem_of
+from longtake.backbones.parts import FoundPart, find_parts, stem_of
 from longtake.backbones.registry import find_model
 from longtake.backbones.settings import BackboneSettings
 from longtake.backbones.skeletons import skeleton
@@ -133,12 +133,17 @@ def _of_row(row: ModelRow, places: Mapping[str, Path]) -> Blueprint:
         path = found[name].path
         return path if path is not None and (path / "config.json").is_file() else None
 
+    def parameters_of(one: FoundPart) -> int:
+        if one.missing or one.path is None or not one.path.is_dir():
+            return one.part.parameters
+        return _parameters(one.path)
+
     transformer, codec = config_of("transformer"), config_of("vae")
     return Blueprint(
         name=row.name,
         transformer=_read(transformer, found["transformer"].part) if transformer else published_transformer(row),
         codec=_read(codec, found["vae"].part) if codec else published_codec(row),
-        encoders=tuple(p.parameters for p in row.parts if "encoder" in p.name and p.parameters),
+        encoders=tuple(parameters_of(one) for one in found.values() if "encoder" in one.part.name),
         settings=row.settings,
         transformers=sum(part.name.startswith("transformer") for part in row.parts),
     )
