@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from diffusers.models.transformers.transformer_helios import HeliosTransformer3DModel
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTransformer3DModel
 from diffusers.models.transformers.transformer_hunyuan_video_framepack import HunyuanVideoFramepackTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from longtake.backbones import wan
+from longtake.backbones.helios import network as helios
 from longtake.backbones.hunyuan import network as hunyuan
 from longtake.backbones.hunyuan.conditioning import HunyuanConditioning
 from longtake.backbones.rotation import rotate_whole_tensors
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Conditioning", "Family", "beside", "family_of"]
 
-Conditioning = Tensor | HunyuanConditioning  # what a network is told of a prompt; the text tokens alone are Wan's
+Conditioning = Tensor | HunyuanConditioning  # what a network is told of a prompt; Wan and Helios: its text tokens alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Family:
 
 
 def beside(told: Conditioning) -> int:
-    """How many tokens of what it is told a network's blocks see beside those of the video; Wan's see none."""
+    """How many tokens of what it is told a network's blocks see beside those of the video; but for Hunyuan's none."""
     if isinstance(told, Tensor):
         return 0
     return told.text.shape[1] + (0 if told.image is None else told.image.shape[1])
@@ -97,6 +99,16 @@ def _ask_hunyuan(
     return hunyuan.velocity(backbone.transformer, backbone.seams, x, sigma, told, packed, s.compat)
 
 
+def _begin_helios(transformer: HeliosTransformer3DModel, kernels: Iterable[Kernel], channels: int) -> None:
+    helios.begin_history(transformer, kernels)
+
+
+def _ask_helios(
+    backbone: Backbone, x: Float[Tensor, "b c t h w"], sigma: Float[Tensor, " b"], told: Tensor, packed: Packed
+) -> Float[Tensor, "b c t h w"]:
+    return helios.velocity(backbone.transformer, backbone.seams, x, sigma, told, packed)
+
+
 WAN = Family(
     name="wan",
     install=_install_wan,
@@ -115,8 +127,18 @@ HUNYUAN = Family(
     patch=lambda transformer: transformer.x_embedder.proj,
     velocity=_ask_hunyuan,
 )
+HELIOS = Family(
+    name="helios",
+    install=helios.install,
+    begin_history=_begin_helios,
+    patchify=helios.history_patchify,
+    rope_axes=helios.rope_axes,
+    patch=lambda transformer: transformer.patch_embedding,
+    velocity=_ask_helios,
+)
 _FAMILIES: dict[type[nn.Module], Family] = {
     WanTransformer3DModel: WAN,
+    HeliosTransformer3DModel: HELIOS,
     HunyuanVideoFramepackTransformer3DModel: HUNYUAN,
     HunyuanVideoTransformer3DModel: HUNYUAN,
 }

@@ -8,6 +8,7 @@ from longtake.backbones.blueprints import Blueprint
 from longtake.backbones.hunyuan.buckets import Bucket
 from longtake.backbones.workload import Operations, Tokens, operations_of, tokens_of, traffic_of
 from longtake.pipeline.request import Config
+from longtake.plan import images_of
 from longtake.schedule import Kernel, Schedule, parse
 
 __all__ = ["Work", "grid_of", "work_at", "work_of"]
@@ -49,7 +50,7 @@ def work_at(
     h, w = grid_of(blueprint, size)
     noisy = Kernel(1, blueprint.patch, blueprint.patch).tokens(schedule.generated, h, w)
     tokens = tokens_of(blueprint, noisy, context_tokens)
-    images = schedule.generated * blueprint.temporal_ratio
+    images = images_of(schedule.generated, blueprint.temporal_ratio, blueprint.settings.manner)
     # Latents in float32, and what is made of them twice (segment and growing video) at two bits a pixel.
     disk = 4 * blueprint.channels * h * w * schedule.generated + 2 * images * size.height * size.width // 4
     return Work(
