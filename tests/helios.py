@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 from diffusers import HeliosDMDScheduler, HeliosScheduler
 from diffusers.models.transformers.transformer_helios import HeliosTransformer3DModel
+from transformers import T5TokenizerFast
 
-from longtake.backbones.architecture import CodecShape, TextShape, new_codec, new_text_encoder, new_tokenizer
+from longtake.backbones.architecture import CodecShape, TextShape, new_codec, new_text_encoder
 
 WORDS = ["a", "red", "ball", "and", "blue", "box", "rolls", "left", "right", "the", "camera", "turns", "blurry"]
+MARKS = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]
 CHANNELS = 4
 GAMMA = 0.33  # at the published 1/3 four neighbors cancel, and the pipeline's Cholesky root fails in float32 on a CPU
 SHIFTED = {"use_dynamic_shifting": True, "gamma": GAMMA}
@@ -39,7 +41,7 @@ def save_helios(folder: Path, kind: str) -> Path:
             torch.nn.init.normal_(parameter, std=0.2)
         transformer.save_pretrained(folder / "transformer")
         new_codec(CodecShape(encoder_width=4, decoder_width=4, channels=CHANNELS)).save_pretrained(folder / "vae")
-        tokenizer = new_tokenizer(WORDS)
+        tokenizer = T5TokenizerFast(vocab=[*MARKS, *((f"\u2581{word}", -1.0) for word in WORDS)], extra_ids=0)
         encoder = new_text_encoder(TextShape(width=16, layers=1, heads=2, feedforward=16), len(tokenizer))
         encoder.save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "tokenizer")
