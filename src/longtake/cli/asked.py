@@ -214,7 +214,7 @@ def _report(checked: Preflight, timed: bool, as_json: bool) -> None:
         print(json.dumps({"sections": checked.sections, "images": checked.images, "seconds": checked.seconds,
                           "section_tokens": checked.section_tokens, "context_tokens": checked.context_tokens,
                           "disk_bytes": checked.disk_bytes, "script": script_data(checked),
-                          "config": config.model_dump(mode="json")}))  # fmt: skip
+                          "config": json.loads(config.model_dump_json())}))  # fmt: skip
         return
     print(
         f"{checked.sections} sections, {checked.images} images of {config.width} x {config.height}, "

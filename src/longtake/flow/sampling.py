@@ -37,6 +37,11 @@ class Sampling:
         """Those of a section, but of the first."""
         return sum(self.usual.steps)
 
+    @property
+    def coarsest(self) -> int:
+        """How many times as high and wide as the coarsest size the finest is."""
+        return 2 ** (len(self.usual.steps) - 1)
+
     def pyramid(self, index: int) -> Pyramid:
         """The pyramid of the section made in this place."""
         times = self.first if index == 0 else 1

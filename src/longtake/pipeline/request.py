@@ -440,9 +440,9 @@ def resolve(
         )
     sections = sections_for(request.seconds, settings.fps, schedule.generated, temporal_ratio, settings.manner)
     sampling, solver = _sampling(request, settings), "unipc_official" if official else settings.solver
-    halved = sampling.usual.multiple // 2 if sampling else 1  # the coarsest size has whole tokens, too
-    height = _side("height", request.height, settings.height, grid[0] * halved)
-    width = _side("width", request.width, settings.width, grid[1] * halved)
+    coarsest = sampling.coarsest if sampling else 1  # that size has whole tokens, too
+    height = _side("height", request.height, settings.height, grid[0] * coarsest)
+    width = _side("width", request.width, settings.width, grid[1] * coarsest)
     config = Config(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
