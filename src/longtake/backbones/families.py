@@ -79,7 +79,8 @@ def _ask_wan(
     backbone: Backbone, x: Float[Tensor, "b c t h w"], sigma: Float[Tensor, " b"], told: Tensor, packed: Packed
 ) -> Float[Tensor, "b c t h w"]:
     s = backbone.settings
-    return wan.velocity(backbone.transformer, backbone.seams, x, sigma, told, packed, s.history_time, s.attention)
+    text = told.to(x.device)  # which was perhaps read on the host
+    return wan.velocity(backbone.transformer, backbone.seams, x, sigma, text, packed, s.history_time, s.attention)
 
 
 def _begin_hunyuan(transformer: hunyuan.HunyuanTransformer, kernels: Iterable[Kernel], channels: int) -> None:
@@ -106,7 +107,7 @@ def _begin_helios(transformer: HeliosTransformer3DModel, kernels: Iterable[Kerne
 def _ask_helios(
     backbone: Backbone, x: Float[Tensor, "b c t h w"], sigma: Float[Tensor, " b"], told: Tensor, packed: Packed
 ) -> Float[Tensor, "b c t h w"]:
-    return helios.velocity(backbone.transformer, backbone.seams, x, sigma, told, packed)
+    return helios.velocity(backbone.transformer, backbone.seams, x, sigma, told.to(x.device), packed)
 
 
 WAN = Family(

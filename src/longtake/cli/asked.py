@@ -220,8 +220,10 @@ def _report(checked: Preflight, timed: bool, as_json: bool) -> None:
         f"{checked.sections} sections, {checked.images} images of {config.width} x {config.height}, "
         f"{checked.seconds:.2f} s at {config.fps:g} images/s"
     )
+    first = config.steps_of(config.plan().sections[0])
+    more = f", {first} of the first section" if first != config.steps else ""
     print(
-        f"order {config.order}, schedule {config.schedule}, {config.steps} steps ({config.solver}), "
+        f"order {config.order}, schedule {config.schedule}, {config.steps} steps{more} ({config.solver}), "
         f"guidance {config.guidance:g}, seed {config.seed}"
     )
     if config.codebook:
