@@ -52,6 +52,14 @@ def framepack_folder(tmp_path_factory) -> Path:
     return save_framepack(tmp_path_factory.mktemp("framepack"))
 
 
+@pytest.fixture(scope="session", params=["base", "mid", "distilled"])
+def helios_folder(request, tmp_path_factory) -> Path:
+    """A whole Helios at tiny size, with random weights, of each kind: don't write into it."""
+    from helios import save_helios
+
+    return save_helios(tmp_path_factory.mktemp("helios") / request.param, request.param)
+
+
 @pytest.fixture(scope="session")
 def flow_unipc():
     """A function (steps, mu) that gives diffusers' UniPC, changed into that of the official FramePack program.

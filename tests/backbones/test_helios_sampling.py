@@ -6,12 +6,11 @@ import json
 import pytest
 import torch
 
-from longtake.backbones.helios.anchor import ANCHOR, IMAGE_SIGMAS, SCHEDULE, Start, anchored, begin, images_of, noised
-from longtake.backbones.helios.sampling import SAMPLINGS, read_sampling, renoising
-from longtake.errors import ModelError
-from longtake.flow import HELIOS_DISTILLED_SHIFT, HELIOS_SHIFT, Pyramid
-from longtake.packing import History
-from longtake.plan import Section, make_plan
+from longtake.backbones.helios.anchor import IMAGE_SIGMAS, SCHEDULE, noised
+from longtake.backbones.helios.sampling import SAMPLINGS, read_sampling
+from longtake.errors import InputError, ModelError
+from longtake.flow import HELIOS_DISTILLED_SHIFT, HELIOS_SHIFT, Pyramid, renoising
+from longtake.plan import ANCHOR, anchored, images_of, make_plan
 from longtake.schedule import parse
 
 PYRAMID = {"_class_name": "HeliosPyramidPipeline"}
@@ -67,7 +66,7 @@ def test_the_scheduler_of_a_folder_is_believed(folder):
     [
         ({"_class_name": "WanPipeline"}, {}, "says WanPipeline; a Helios says"),
         (PYRAMID, {"scheduler_type": "heun"}, "scheduler_type 'heun'"),
-        (PYRAMID, {"scheduler_type": "dmd"}, "scheduler_type 'dmd': Helios' mid"),
+        (PYRAMID, {"scheduler_type": "dmd"}, "scheduler_type 'dmd': a Helios that is not distilled"),
         (PYRAMID, {"stages": 2}, "in 3 stages of equal parts"),
         (PYRAMID, {"stage_range": [0, 0.5, 0.8, 1]}, "in 3 stages of equal parts"),
         (PYRAMID, {**SHIFTED, "time_shift_type": "cubic"}, "time_shift_type 'cubic': expected 'exponential' or"),
@@ -91,8 +90,13 @@ def test_steps_are_shared_out_and_the_first_section_of_a_distilled_model_takes_t
     assert distilled.spread(3).pyramid(0).steps == (2, 2, 2)
     assert SAMPLINGS["mid"].spread(50).pyramid(0).steps == (16, 17, 17)
     assert SAMPLINGS["base"].spread(30).pyramid(0).steps == (30,)
-    with pytest.raises(ModelError, match="2 steps for a model that samples in 3 sizes: expected 3 or more"):
+    with pytest.raises(InputError, match="2 steps for a model that samples in 3 sizes: expected 3 or more"):
         SAMPLINGS["mid"].spread(2)
+    assert SAMPLINGS["mid"].solved("euler").usual.solver == "euler"
+    with pytest.raises(InputError, match=r"solver 'euler'.*expected dmd"):
+        distilled.solved("euler")
+    with pytest.raises(InputError, match="expected euler or unipc_flow"):
+        SAMPLINGS["base"].solved("unipc")
 
 
 def test_only_guidance_by_zero_star_leaves_steps_out():
@@ -103,8 +107,7 @@ def test_only_guidance_by_zero_star_leaves_steps_out():
 
 def test_block_noise_belongs_to_seed_section_and_stage():
     def drawn(seeds, index, stage):
-        section = Section(index, (0, 1), (0, 1), ())
-        renoise = renoising(SAMPLINGS["mid"].usual, section, seeds, torch.zeros(1))
+        renoise = renoising(SAMPLINGS["mid"].usual, index, seeds, torch.zeros(1))
         return renoise(torch.Size((len(seeds), 2, 2, 4, 4)), stage)
 
     alone = [drawn([seed], index, stage) for seed in (5, 6) for index in (0, 1) for stage in (1, 2)]
@@ -129,13 +132,6 @@ def test_plans_without_one_frame_beyond_a_gap_have_no_anchor():
         assert anchored(plan) == plan
 
 
-def test_a_start_image_is_remembered_twice():
-    history, start = History("zeros"), Start(torch.ones(1, 4, 1, 2, 2), torch.full((1, 4, 1, 2, 2), 2.0))
-    begin(history, start)
-    assert history.exact == {ANCHOR, 0}
-    assert torch.equal(history.read([ANCHOR, 0]), torch.cat([start.anchor, start.still], dim=2))
-
-
 def test_given_images_get_a_little_noise_of_their_own():
     clean = torch.zeros(2, 16, 6, 32, 32)
     shown = noised(clean, seeds=[3, 4], stream=-7)
@@ -148,4 +144,4 @@ def test_given_images_get_a_little_noise_of_their_own():
 
 
 def test_a_section_is_decoded_by_itself():
-    assert [images_of(9), images_of(1), images_of(9, temporal_ratio=8)] == [33, 1, 65]
+    assert [images_of(n, ratio, "anchored") for n, ratio in ((9, 4), (1, 4), (9, 8))] == [33, 1, 65]

@@ -225,7 +225,7 @@ def test_kernels_beyond_the_schedules_are_kept(folder):
     [
         ("transformer", {"_class_name": "HunyuanVideoTransformer3DModel"}, "HunyuanVideoTransformer3DModel; longtake"),
         ("vae", {"_class_name": "AutoencoderKL"}, "AutoencoderKL; longtake knows AutoencoderKLWan"),
-        ("text_encoder", {"model_type": "llama"}, "llama; a Wan model reads text with umt5"),
+        ("text_encoder", {"model_type": "llama"}, "llama; Wan and Helios read text with umt5"),
         ("transformer", {"num_layers": "many"}, "config.json does not describe a network"),
     ],
 )

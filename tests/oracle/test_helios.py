@@ -9,7 +9,7 @@ from diffusers.models.transformers.transformer_helios import HeliosTransformer3D
 
 from longtake.backbones.architecture import CodecShape, new_codec
 from longtake.backbones.codec import Codec
-from longtake.backbones.helios.anchor import ANCHOR, SCHEDULE, Start, anchored, begin, start_of
+from longtake.backbones.helios.anchor import SCHEDULE, Start, start_of
 from longtake.backbones.helios.network import (
     OWN_KERNELS,
     begin_history,
@@ -19,12 +19,12 @@ from longtake.backbones.helios.network import (
     rope_axes,
     velocity,
 )
-from longtake.backbones.helios.sampling import GUIDES, SAMPLINGS
+from longtake.backbones.helios.sampling import SAMPLINGS
 from longtake.backbones.settings import BackboneSettings
 from longtake.errors import ModelError
-from longtake.flow import climb, interpolate
+from longtake.flow import GUIDES, climb, interpolate
 from longtake.packing import History, pack, phases, resized
-from longtake.plan import Look, Section, make_plan
+from longtake.plan import ANCHOR, Look, Section, anchored, make_plan
 from longtake.schedule import Kernel, parse
 
 # diffusers' Helios schedulers hand tensors to NumPy, in a way that NumPy means to end.
@@ -305,7 +305,7 @@ def rolled(kind, transformer, sections, start, texts, generator, pipe):
     if start is None:
         history.remember((ANCHOR,), torch.zeros(1, 4, 1, height, width))
     else:
-        begin(history, start)
+        history.remember((ANCHOR, 0), torch.cat([start.anchor, start.still], dim=2), exact=True)
     seams, frames = install(transformer), []
     for section in plan_of(sections, first=int(start is not None)).sections:
         packed = pack(section, history, patchify, axes)
@@ -313,7 +313,7 @@ def rolled(kind, transformer, sections, start, texts, generator, pipe):
         def told(x, sigma, section=section, packed=packed):
             at = resized(packed, section, *x.shape[3:], axes)
             both = [velocity(transformer, seams, x, torch.full((1,), sigma), text, at) for text in texts]
-            return both[0] if len(both) == 1 else GUIDES[sampling.guide](*both, 5.0)
+            return both[0] if len(both) == 1 else GUIDES[sampling.guide](*both, 5.0, 0.0)
 
         def renoise(shape, stage):
             return pipe.sample_block_noise(*shape, generator=generator)

@@ -16,7 +16,7 @@ from torch import Tensor
 from longtake.backbones.caches import StepCache
 from longtake.backbones.codebooks import check_sizes, save_codebooks
 from longtake.backbones.codec import Codec
-from longtake.backbones.families import Conditioning, Family, family_of
+from longtake.backbones.families import WAN, Conditioning, Family, family_of
 from longtake.backbones.hunyuan.codec import HunyuanCodec
 from longtake.backbones.hunyuan.reader import HunyuanReader
 from longtake.backbones.prompts import LentPromptEncoder, PromptEncoder
@@ -121,7 +121,8 @@ class Backbone:
             OutputError: the disk is full or the folder cannot be written.
         """
         codec, prompts = self.codec, self.prompts
-        if not (isinstance(codec, Codec) and isinstance(prompts, PromptEncoder)) or self.second is not None:
+        single = self.family is WAN and self.second is None
+        if not (single and isinstance(codec, Codec) and isinstance(prompts, PromptEncoder)):
             raise ModelError(f"{self.name}: only a Wan model of one transformer, loaded whole, is written as a folder")
         save_model(folder, self.transformer, codec.network, prompts, self.settings, dtype)
         save_codebooks(folder, self.codebooks, codec)

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from longtake.backbones.catalog import MODELS, ModelRow, Part
-from longtake.backbones.loading import load_settings
+from longtake.backbones.outline import settings_of
 from longtake.backbones.parts import FoundPart, find_parts, stem_of
-from longtake.backbones.registry import find_model
+from longtake.backbones.registry import find_model, locate
 from longtake.backbones.settings import BackboneSettings
 from longtake.backbones.skeletons import skeleton
 from longtake.backbones.weights import read_json, read_shapes, weight_files
@@ -156,7 +156,7 @@ def _of_folder(name: str, folder: Path) -> Blueprint:
         transformer=_in(folder / "transformer"),
         codec=_in(folder / "vae"),
         encoders=tuple(map(_parameters, encoders)),
-        settings=load_settings(folder),
+        settings=settings_of(locate(name)),
         transformers=1 + (folder / "transformer_2").is_dir(),
     )
 

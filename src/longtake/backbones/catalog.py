@@ -163,21 +163,26 @@ _APACHE = "Apache-2.0"
 
 
 def _helios(kind: str, sentence: str, guidance: float) -> ModelRow:
-    name, usual = f"BestWishYsh/Helios-{kind}", SAMPLINGS[kind.lower()].usual
+    name, sampling = f"BestWishYsh/Helios-{kind}", SAMPLINGS[kind.lower()]
     transformer = Part("transformer", name, "transformer", "HeliosTransformer3DModel", 14_312_427_584)
     return ModelRow(
         name=f"helios-{kind.lower()}",
         sentence=sentence,
         use="ready",
         family="helios",
-        parts=_wan_parts(name, (transformer,), 2, _WAN_CODEC),
+        parts=(
+            *_wan_parts(name, (transformer,), 2, _WAN_CODEC),
+            Part("scheduler", name, "scheduler", "scheduler"),  # it says how the model is sampled
+        ),
         settings=BackboneSettings(
             schedules={"vanilla": SCHEDULE},
+            manner="anchored",
             missing="zeros",
             history_time="clean",
-            steps=sum(usual.steps),
-            solver=usual.solver,
-            shift=usual.shift,
+            steps=sampling.steps,
+            solver=sampling.usual.solver,
+            shift=sampling.usual.shift,
+            sampling=sampling,
             guidance=guidance,
             fps=24.0,
             height=384,

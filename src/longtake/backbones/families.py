@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from diffusers.models.transformers.transformer_helios import HeliosTransformer3DModel
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTransformer3DModel
 from diffusers.models.transformers.transformer_hunyuan_video_framepack import HunyuanVideoFramepackTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from longtake.backbones import wan
+from longtake.backbones.helios import network as helios
 from longtake.backbones.hunyuan import network as hunyuan
 from longtake.backbones.hunyuan.conditioning import HunyuanConditioning
 from longtake.backbones.rotation import rotate_whole_tensors
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Conditioning", "Family", "beside", "family_of"]
 
-# What a network is told of a prompt. Wan's are told the text tokens alone, its image-to-video networks an image, too.
+# What a network is told of a prompt. Wan's and Helios' are told the text tokens alone, Wan's image-to-video networks an
+# image, too.
 Conditioning = Tensor | HunyuanConditioning | wan.WanConditioning
 
 
@@ -44,7 +47,7 @@ class Family:
 
 
 def beside(told: Conditioning) -> int:
-    """How many tokens of what it is told a network's blocks see beside those of the video; Wan's see none."""
+    """How many tokens of what it is told a network's blocks see beside those of the video; but for Hunyuan's none."""
     if not isinstance(told, HunyuanConditioning):
         return 0
     return told.text.shape[1] + (0 if told.image is None else told.image.shape[1])
@@ -82,7 +85,8 @@ def _ask_wan(
     packed: Packed,
 ) -> Float[Tensor, "b c t h w"]:
     s = backbone.settings
-    return wan.velocity(backbone.transformer, backbone.seams, x, sigma, told, packed, s.history_time, s.attention)
+    text = told.to(x.device)  # which was perhaps read on the host
+    return wan.velocity(backbone.transformer, backbone.seams, x, sigma, text, packed, s.history_time, s.attention)
 
 
 def _begin_hunyuan(transformer: hunyuan.HunyuanTransformer, kernels: Iterable[Kernel], channels: int) -> None:
@@ -100,6 +104,16 @@ def _ask_hunyuan(
     if s.distilled_guidance is not None:
         told = replace(told, guidance=s.distilled_guidance)
     return hunyuan.velocity(backbone.transformer, backbone.seams, x, sigma, told, packed, s.compat)
+
+
+def _begin_helios(transformer: HeliosTransformer3DModel, kernels: Iterable[Kernel], channels: int) -> None:
+    helios.begin_history(transformer, kernels)
+
+
+def _ask_helios(
+    backbone: Backbone, x: Float[Tensor, "b c t h w"], sigma: Float[Tensor, " b"], told: Tensor, packed: Packed
+) -> Float[Tensor, "b c t h w"]:
+    return helios.velocity(backbone.transformer, backbone.seams, x, sigma, told.to(x.device), packed)
 
 
 WAN = Family(
@@ -120,8 +134,18 @@ HUNYUAN = Family(
     patch=lambda transformer: transformer.x_embedder.proj,
     velocity=_ask_hunyuan,
 )
+HELIOS = Family(
+    name="helios",
+    install=helios.install,
+    begin_history=_begin_helios,
+    patchify=helios.history_patchify,
+    rope_axes=helios.rope_axes,
+    patch=lambda transformer: transformer.patch_embedding,
+    velocity=_ask_helios,
+)
 _FAMILIES: dict[type[nn.Module], Family] = {
     WanTransformer3DModel: WAN,
+    HeliosTransformer3DModel: HELIOS,
     HunyuanVideoFramepackTransformer3DModel: HUNYUAN,
     HunyuanVideoTransformer3DModel: HUNYUAN,
 }

@@ -5,24 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from transformers import (
-    CLIPImageProcessorPil,
-    CLIPVisionModel,
-    PreTrainedTokenizerFast,
-    UMT5Config,
-    UMT5EncoderModel,
-)
+from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
 from longtake.backbones.adapting import adapt
 from longtake.backbones.backbone import AnyCodec, Backbone, kernels_of
 from longtake.backbones.checking import check_part
 from longtake.backbones.codebooks import codebook_sizes, load_codebooks
-from longtake.backbones.codec import Codec
+from longtake.backbones.helios.loading import helios_outline, load_helios
 from longtake.backbones.hunyuan.loading import hunyuan_outline, load_hunyuan, load_hunyuan_codec
 from longtake.backbones.outline import Loaded, Outline, load_settings, settings_of
 from longtake.backbones.parts import FoundModel
@@ -33,6 +26,14 @@ from longtake.backbones.single_file import config_for, load_transformer_file, op
 from longtake.backbones.skeletons import placed, quiet, shapes_of, skeleton
 from longtake.backbones.wan import frames_beside, known_frames
 from longtake.backbones.wan_images import ClipEncoder, WanReader
+from longtake.backbones.wan_parts import (
+    check_widths,
+    codec_skeleton,
+    config_in,
+    load_codec,
+    load_prompts,
+    prompts_skeleton,
+)
 from longtake.backbones.weights import HISTORY, check_fit, read_json, read_shapes, read_tensors, weight_files
 from longtake.errors import ModelError
 from longtake.packing import Patchify, trained_kernels
@@ -57,7 +58,7 @@ def inspect_model(name_or_path: str | Path, places: Mapping[str, Path] | None = 
         ModelError: the model is unknown, incomplete, unsafe, of another architecture, or does not fit its configs.
     """
     found = locate(name_or_path, places)
-    return _of(_OUTLINES, found)(present(found))
+    return _OUTLINES[found.row.family](present(found))
 
 
 def load_backbone(
@@ -77,7 +78,7 @@ def load_backbone(
     """
     how = how or Loaded(device, dtype)
     found = locate(name_or_path, how.places)
-    return replace(_of(_LOADERS, found)(present(found), how), name=str(name_or_path))
+    return replace(_LOADERS[found.row.family](present(found), how), name=str(name_or_path))
 
 
 def _transformer(path: Path, settings: BackboneSettings, how: Loaded, kind: str) -> WanTransformer3DModel:
@@ -103,10 +104,10 @@ def load_any_codec(
 
 def _wan_outline(found: FoundModel) -> Outline:
     settings = settings_of(found)
-    codec = _codec_skeleton(found.path_of("vae"))
-    prompts = _prompts_skeleton(found)
+    codec = codec_skeleton(found.path_of("vae"))
+    prompts = prompts_skeleton(found)
     transformer = _transformer_skeleton(found.path_of("transformer"), settings)
-    _check_widths(found.row.name, codec.config["z_dim"], prompts.config.d_model, transformer)
+    check_widths(found.row.name, codec.config["z_dim"], prompts.config.d_model, _widths(transformer))
     _check_eyes(found, transformer)
     return Outline(
         settings=settings,
@@ -123,17 +124,17 @@ def _wan_outline(found: FoundModel) -> Outline:
 
 def _load_wan(found: FoundModel, how: Loaded) -> Backbone:
     settings, device, dtype = settings_of(found), torch.device(how.device), how.computes_in
-    _prompts_skeleton(found)
+    prompts_skeleton(found)
     codec = load_codec(found.path_of("vae"), device, dtype)
 
     def prompts() -> PromptEncoder:
-        return _load_prompts(found, settings.text_length, how.reads_on, dtype)
+        return load_prompts(found, settings.text_length, how.reads_on, dtype)
 
     words = LentPromptEncoder(prompts) if how.rest else prompts()
     folder = found.path_of("transformer")
     transformer = _transformer(folder, settings, how, found.row.parts[0].kind)
     width = read_json(found.path_of("text_encoder") / "config.json").get("d_model")
-    _check_widths(found.row.name, codec.channels, width, transformer)
+    check_widths(found.row.name, codec.channels, width, _widths(transformer))
     _check_eyes(found, transformer)
     reader = WanReader(words, lambda: _load_eyes(found, how.reads_on, dtype), codec) if _sees(found) else words
     reports = adapt(transformer, how)
@@ -162,30 +163,9 @@ def load_transformer(
     return placed(transformer, device)
 
 
-def load_codec(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Codec:
-    """The codec in a folder, the `vae` of a model."""
-    _codec_skeleton(folder)
-    with quiet():
-        network = AutoencoderKLWan.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
-    return Codec(placed(network, device))
-
-
-def _load_prompts(found: FoundModel, text_length: int, device: torch.device, dtype: torch.dtype) -> PromptEncoder:
-    with quiet():
-        encoder = UMT5EncoderModel.from_pretrained(found.path_of("text_encoder"), dtype=dtype, use_safetensors=True)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(found.path_of("tokenizer"))
-    return PromptEncoder(placed(encoder, device), tokenizer, text_length)
-
-
-def _check_widths(name: str, channels: int, text: int | None, transformer: WanTransformer3DModel) -> None:
-    config = transformer.config
-    for what, has, wants in (
-        ("channels of a latent", channels, known_frames(transformer).in_channels),
-        ("channels of the prediction", channels, config["out_channels"]),
-        ("width of the text", text, config["text_dim"]),
-    ):
-        if has != wants:
-            raise ModelError(f"{name}: {what}: {has}, but the transformer is made for {wants}")
+def _widths(transformer: WanTransformer3DModel) -> Mapping[str, Any]:
+    """Its config, with the channels of a latent, which not all of an image-to-video network's are."""
+    return {**transformer.config, "in_channels": known_frames(transformer).in_channels}
 
 
 def _sees(found: FoundModel) -> bool:
@@ -225,7 +205,7 @@ def _transformer_skeleton(folder: Path, settings: BackboneSettings) -> WanTransf
         network = skeleton(folder, lambda: WanTransformer3DModel.from_config(config))
         network.history_patch_embed = Patchify(known_frames(network), kernels_of(settings.schedules))
         return network
-    config = _config(folder, "WanTransformer3DModel")
+    config = config_in(folder, "WanTransformer3DModel")
     found = read_shapes(weight_files(folder, "diffusion_pytorch_model"))
     network = skeleton(folder, lambda: WanTransformer3DModel.from_config(config))
     check_fit(folder, {k: s for k, s in found.items() if not k.startswith(HISTORY)}, shapes_of(network))
@@ -238,50 +218,5 @@ def _transformer_skeleton(folder: Path, settings: BackboneSettings) -> WanTransf
     return network
 
 
-def _codec_skeleton(folder: Path) -> AutoencoderKLWan:
-    """The codec without its weights, which fit."""
-    config = _config(folder, "AutoencoderKLWan")
-    network = skeleton(folder, lambda: AutoencoderKLWan.from_config(config))
-    check_fit(folder, read_shapes(weight_files(folder, "diffusion_pytorch_model")), shapes_of(network))
-    return network
-
-
-def _prompts_skeleton(found: FoundModel) -> UMT5EncoderModel:
-    """The text encoder without its weights, which fit; the tokenizer is there too."""
-    part, tokenizer = found.path_of("text_encoder"), found.path_of("tokenizer") / "tokenizer.json"
-    config = read_json(part / "config.json")
-    if config.get("model_type") != "umt5":
-        raise ModelError(f"{part}: config.json says {config.get('model_type')}; a Wan model reads text with umt5")
-    network = skeleton(part, lambda: UMT5EncoderModel(UMT5Config.from_dict(config)))
-    tied = {"shared.weight", "encoder.embed_tokens.weight"}  # one tensor under two names
-    found_shapes = read_shapes(weight_files(part, "model"))
-    if tied & found_shapes.keys():
-        one = found_shapes[next(iter(tied & found_shapes.keys()))]
-        found_shapes |= dict.fromkeys(tied - found_shapes.keys(), one)
-    check_fit(part, found_shapes, shapes_of(network))
-    if not tokenizer.is_file():
-        raise ModelError(f"{tokenizer} is missing")
-    return network
-
-
-def _config(folder: Path, class_name: str) -> dict[str, Any]:
-    config = read_json(folder / "config.json")
-    if config.get("_class_name") != class_name:
-        raise ModelError(f"{folder}: config.json says {config.get('_class_name')}; longtake knows {class_name}")
-    return config
-
-
-Row = TypeVar("Row")
-
-
-def _of(table: Mapping[str, Row], found: FoundModel) -> Row:
-    if found.row.family not in table:
-        raise ModelError(
-            f"{found.row.name}: its network and samplers are in the library (longtake.backbones.helios), but videos "
-            f"are not made with it yet; framepack-i2v and framepack-f1 pack their history in the same way"
-        )
-    return table[found.row.family]
-
-
-_OUTLINES = {"wan": _wan_outline, "hunyuan": hunyuan_outline}
-_LOADERS = {"wan": _load_wan, "hunyuan": load_hunyuan}
+_OUTLINES = {"wan": _wan_outline, "hunyuan": hunyuan_outline, "helios": helios_outline}
+_LOADERS = {"wan": _load_wan, "hunyuan": load_hunyuan, "helios": load_helios}

@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from longtake.backbones.helios.sampling import read_sampling, scheduled
 from longtake.backbones.hunyuan.buckets import Bucket
 from longtake.backbones.parts import FoundModel
 from longtake.backbones.placement.storage import Storage
 from longtake.backbones.settings import BackboneSettings
 from longtake.backbones.weights import read_json
 from longtake.errors import ModelError
+from longtake.flow import Sampling
 from longtake.schedule import Kernel
 
 __all__ = ["SETTINGS", "Loaded", "Outline", "load_settings", "settings_of"]
@@ -69,10 +71,22 @@ class Loaded:
 
 
 def settings_of(found: FoundModel) -> BackboneSettings:
-    """The settings of a model: those in its `longtake.json`, else those of its row."""
-    path = found.path_of("transformer")
+    """The settings of a model: those in its `longtake.json`, else those of its row and of its scheduler."""
+    path, own = found.path_of("transformer"), found.row.settings
     home = path.parent if path.is_file() or found.row.parts[0].folder else path
-    return load_settings(home) if (home / SETTINGS).is_file() else found.row.settings
+    if (home / SETTINGS).is_file():
+        return load_settings(home)
+    return own if own.sampling is None else _scheduled(own, own.sampling, found.path_of("scheduler"))
+
+
+def _scheduled(own: BackboneSettings, sampling: Sampling, scheduler: Path) -> BackboneSettings:
+    """The settings of a row, sampled as a model's folder says."""
+    whole = (scheduler.parent / "model_index.json").is_file()
+    sampling = read_sampling(scheduler.parent) if whole else scheduled(sampling, scheduler)
+    usual = sampling.usual
+    return own.model_copy(
+        update={"sampling": sampling, "steps": sampling.steps, "solver": usual.solver, "shift": usual.shift}
+    )
 
 
 def load_settings(folder: Path) -> BackboneSettings:

@@ -31,7 +31,11 @@ __all__ = [
 
 SAMPLES = 64  # of a file enter its digest where the hub gives none
 SAMPLE = 1 << 16  # bytes
-_MARKS = {"tokenizer": "tokenizer_config.json", "processor": "preprocessor_config.json"}  # else config.json
+_MARKS = {  # else config.json
+    "tokenizer": "tokenizer_config.json",
+    "processor": "preprocessor_config.json",
+    "scheduler": "scheduler_config.json",
+}
 _DIFFUSERS = ("Transformer3DModel", "AutoencoderKL")
 
 
@@ -128,7 +132,7 @@ def find_parts(row: ModelRow, home: Path | None = None, places: Mapping[str, Pat
 
 
 def stem_of(part: Part) -> str:
-    """What the weight files of a part are called; empty for tokenizers and processors."""
+    """What the weight files of a part are called; empty for tokenizers, processors and schedulers."""
     if part.kind in _MARKS:
         return ""
     return "diffusion_pytorch_model" if any(mark in part.kind for mark in _DIFFUSERS) else "model"

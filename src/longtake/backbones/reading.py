@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,8 +14,8 @@ from torch import Tensor
 from longtake.backbones.backbone import Backbone
 from longtake.backbones.families import Conditioning
 from longtake.backbones.settings import BackboneSettings
-from longtake.flow import Velocity, denoise, guide, guide_history, noise
-from longtake.packing import Compared, History, Importance, Packed, pack, rank, score
+from longtake.flow import GUIDES, Velocity, denoise, guide_history, noise
+from longtake.packing import Compared, History, Importance, Packed, RopeAxes, pack, rank, resized, score
 from longtake.plan import Plan, Section
 
 __all__ = ["Context", "Draft", "Reading", "Told", "read", "velocity_of"]
@@ -56,8 +57,17 @@ class Draft:
 class Context:
     """What a section sees, and what it would see without its history if guidance leads away from that."""
 
+    section: Section
     packed: Packed
     without: Packed | None = None
+
+    def sized(self, height: int, width: int, axes: RopeAxes) -> Context:
+        """The same for a section that is made on another latent grid, such as a coarse one."""
+
+        def at(packed: Packed) -> Packed:
+            return resized(packed, self.section, height, width, axes)
+
+        return Context(self.section, at(self.packed), self.without and at(self.without))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +78,25 @@ class Told:
     negative: Conditioning | None = None
     guidance: float = 1.0
     rescale: float = 0.0
+    guide: Literal["plain", "zero_star"] = "plain"  # how it leads, one of `GUIDES`
 
 
 def velocity_of(backbone: Backbone, context: Context, told: Told, history_guidance: float) -> Velocity:
-    """What a solver follows: the velocity of a section that sees `context`, guided by prompt and history."""
+    """What a solver follows: the velocity of a section that sees `context`, guided by prompt and history.
+
+    It can be asked on any latent grid; history stays on its own.
+    """
+    on_grid = functools.cache(lambda height, width: context.sized(height, width, backbone.axes))
 
     def velocity(x: Float[Tensor, "b c t h w"], sigma: float) -> Float[Tensor, "b c t h w"]:
-        seen = guided = backbone.velocity(x, sigma, told.positive, context.packed)
+        at = on_grid(*x.shape[3:])
+        seen = guided = backbone.velocity(x, sigma, told.positive, at.packed)
         if told.negative is not None:
-            other = backbone.velocity(x, sigma, told.negative, context.packed, "negative")
-            guided = guide(seen, other, told.guidance, told.rescale)
-        if context.without is None:
+            other = backbone.velocity(x, sigma, told.negative, at.packed, "negative")
+            guided = GUIDES[told.guide](seen, other, told.guidance, told.rescale)
+        if at.without is None:
             return guided
-        unseen = backbone.velocity(x, sigma, told.positive, context.without, "without history")
+        unseen = backbone.velocity(x, sigma, told.positive, at.without, "without history")
         return guide_history(guided, seen, unseen, history_guidance)
 
     return velocity
@@ -103,8 +119,8 @@ def read(backbone: Backbone, plan: Plan, section: Section, history: History, rea
     made = sorted((section.seen & history.known) - history.exact)
     shown = _noised(history, made, reading.sigma, section, draft.seeds) if reading.sigma and made else history
     if reading.guidance == 1.0 or not made:
-        return Context(packed(shown))
-    return Context(packed(shown), packed(_noised(history, made, reading.without, section, draft.seeds)))
+        return Context(section, packed(shown))
+    return Context(section, packed(shown), packed(_noised(history, made, reading.without, section, draft.seeds)))
 
 
 def _noised(

@@ -23,6 +23,8 @@ _PIPELINES = {
     "WanImageToVideoPipeline": "wan2.1-i2v-14b",
     "HunyuanVideoFramepackPipeline": "framepack-i2v",
     "HunyuanVideoPipeline": "hunyuanvideo",
+    "HeliosPipeline": "helios-base",
+    "HeliosPyramidPipeline": "helios-mid",
 }
 _TRANSFORMERS = {  # alone in a folder, as FramePack is published
     "HunyuanVideoFramepackTransformer3DModel": "framepack-i2v",
@@ -137,7 +139,7 @@ def _located(name: str, folder: Path, places: Mapping[str, Path]) -> FoundModel:
     kind = str(index.get("_class_name"))
     if kind not in _PIPELINES:
         raise ModelError(f"{folder}: model_index.json says {kind}; longtake knows {', '.join(_PIPELINES)}")
-    row = MODELS[_PIPELINES[kind]]
+    row = MODELS["helios-distilled" if index.get("is_distilled") else _PIPELINES[kind]]
     parts = [replace(part, repo=str(folder), folder=part.name) for part in row.parts]
     if (index.get("transformer_2") or [None])[0] is not None:
         parts.insert(1, replace(parts[0], name="transformer_2", folder="transformer_2"))

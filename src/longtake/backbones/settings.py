@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from longtake.errors import PlanError, ScheduleError
-from longtake.flow import DirectShift, LinearShift, shift_for
-from longtake.plan import BOTH_SIDES, INVERTED, Gaps, find_order, order_of
+from longtake.flow import DirectShift, LinearShift, Sampling, shift_for
+from longtake.plan import BOTH_SIDES, INVERTED, Gaps, Manner, find_order, order_of
 from longtake.schedule import parse
 
 __all__ = ["BackboneSettings", "Without"]
@@ -19,7 +19,7 @@ Without = Annotated[float, Field(gt=0, le=1)] | Literal["drop"]
 class BackboneSettings(BaseModel):
     """How a model wants to be used. The defaults are those of a plain Wan, not yet trained on packed history."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     schedules: dict[str, str] = {  # a name for each order the model knows
         "vanilla": BOTH_SIDES,
@@ -29,6 +29,7 @@ class BackboneSettings(BaseModel):
     }
     order: str = "vanilla"  # the one to use if none is asked for
     gaps: Gaps = "clamped"
+    manner: Manner = "stream"  # anchored: the codec starts anew with each section, and all see the start image alone
     missing: Literal["absent", "zeros"] = "absent"
     history_time: Literal["same", "clean", "noisy"] = "same"  # the noise level that history tokens are told
     attention: Literal["full", "causal"] = "full"  # causal: history does not see what is made of it
@@ -38,6 +39,7 @@ class BackboneSettings(BaseModel):
     steps: int = Field(default=30, gt=0)
     solver: Literal["euler", "unipc", "unipc_flow", "dmd"] = "euler"
     shift: Annotated[float, Field(gt=0)] | LinearShift | DirectShift = 5.0  # of the noise levels, or their rule
+    sampling: Sampling | None = None  # from coarse to fine, if so; it stands for steps, solver and shift
     guidance: float = Field(default=5.0, ge=1)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
     distilled_guidance: float | None = None  # that the network was distilled to obey; None: it was not

@@ -42,6 +42,10 @@ class WanConditioning:
     image: Float[Tensor, "b m k"]  # tokens of the start image, of CLIP
     blank: Float[Tensor, " c"]  # the latent of an image that is not given
 
+    def to(self, device: torch.device) -> WanConditioning:
+        """The same on a device."""
+        return WanConditioning(self.text.to(device), self.image.to(device), self.blank.to(device))
+
 
 def frames_beside(transformer: WanTransformer3DModel) -> bool:
     """True for image-to-video networks: they read given frames beside the noise, in channels of their own."""

@@ -219,14 +219,16 @@ def _report(checked: Preflight, timed: bool, as_json: bool) -> None:
         print(json.dumps({"sections": checked.sections, "images": checked.images, "seconds": checked.seconds,
                           "section_tokens": checked.section_tokens, "context_tokens": checked.context_tokens,
                           "disk_bytes": checked.disk_bytes, "script": script_data(checked),
-                          "config": config.model_dump(mode="json")}))  # fmt: skip
+                          "config": json.loads(config.model_dump_json())}))  # fmt: skip
         return
     print(
         f"{checked.sections} sections, {checked.images} images of {config.width} x {config.height}, "
         f"{checked.seconds:.2f} s at {config.fps:g} images/s"
     )
+    first = config.steps_of(config.plan().sections[0])
+    more = f", {first} of the first section" if first != config.steps else ""
     print(
-        f"order {config.order}, schedule {config.schedule}, {config.steps} steps ({config.solver}), "
+        f"order {config.order}, schedule {config.schedule}, {config.steps} steps{more} ({config.solver}), "
         f"guidance {config.guidance:g}, seed {config.seed}"
     )
     if config.codebook:

@@ -75,13 +75,15 @@ def draw_model(one: Checkup, machine: Machine) -> str:
     parts = ", ".join(f"{count:,} {what}" for what, count in read.items() if count)
     across = "" if tokens.joint else " (text is looked at across)"
     passes = "" if work.passes == 1 else f", {work.passes} passes each"
-    each = (work.operations.linear + work.operations.attention) / 1e12
+    each = [(stage.operations.linear + stage.operations.attention) / 1e12 for stage in work.stages]
+    counts = " + ".join(str(stage.steps) for stage in work.stages)
+    sizes = " from coarse to fine" if len(each) > 1 else ""
     rows = {
         "model": one.name,
         "size": f"{work.size.height} x {work.size.width} (height x width){_sizes(one)}",
         "section": f"{work.images} images, {work.images / fps:.2g} s of video; {one.schedule}",
         "tokens": f"{tokens.sequence:,}: {parts}{across}",
-        "steps": f"{work.steps}{passes}, {each:,.3g} TFLOP a pass",
+        "steps": f"{counts}{sizes}{passes}, {', '.join(f'{one:,.3g}' for one in each)} TFLOP a pass",
         "weights": "all here" if not one.download else f"{_gb(one.download)} to fetch to {machine.hub}",
     }
     table = _table("", "profile", "codec", "device", "host", "pinned", "a section", "lacks")

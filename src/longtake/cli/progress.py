@@ -93,8 +93,8 @@ def _show(events: Iterator[Event]) -> None:
                     bars.update(
                         task,
                         description=f"section {place + 1}/{total}",
-                        completed=place * steps + event.step,
-                        note=f"step {event.step}/{steps}",
+                        completed=steps * (place + event.step / event.steps),
+                        note=f"step {event.step}/{event.steps}",
                     )
                 case SectionDone():
                     bars.update(task, completed=(event.section.index + 1) * steps, note=f"{event.images} images")

@@ -170,7 +170,7 @@ def _run_table(run: Run) -> dict[str, Any]:
     return {
         "run": str(run.folder),
         "request": run.request.model_dump(mode="json"),
-        "config": run.config.model_dump(mode="json"),
+        "config": json.loads(run.config.model_dump_json()),
         "sections": sections,
     }
 

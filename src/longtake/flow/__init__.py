@@ -1,9 +1,10 @@
 """From noise to a sample: noise levels, solvers, guidance, and what training matches."""
 
-from longtake.flow.guidance import guide, guide_history, guide_zero_star
+from longtake.flow.guidance import GUIDES, guide, guide_history, guide_zero_star
 from longtake.flow.matching import denoise, draw_sigmas, interpolate, target_velocity
 from longtake.flow.noise import NOISES, noise, running_noise
 from longtake.flow.pyramid import Pyramid, Renoise, Stage, block_noise, climb, coarse
+from longtake.flow.sampling import Sampling, renoising
 from longtake.flow.sigmas import (
     FRAMEPACK_SHIFT,
     HELIOS_DISTILLED_SHIFT,
@@ -19,6 +20,7 @@ from longtake.flow.solvers import SOLVERS, Solver, Velocity, dmd, euler, unipc, 
 
 __all__ = [
     "FRAMEPACK_SHIFT",
+    "GUIDES",
     "HELIOS_DISTILLED_SHIFT",
     "HELIOS_SHIFT",
     "NOISES",
@@ -27,6 +29,7 @@ __all__ = [
     "LinearShift",
     "Pyramid",
     "Renoise",
+    "Sampling",
     "Shift",
     "Solver",
     "Stage",
@@ -43,6 +46,7 @@ __all__ = [
     "guide_zero_star",
     "interpolate",
     "noise",
+    "renoising",
     "running_noise",
     "shift_for",
     "shifted",

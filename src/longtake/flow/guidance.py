@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["guide", "guide_history", "guide_zero_star"]
+__all__ = ["GUIDES", "guide", "guide_history", "guide_zero_star"]
 
 
 def guide(
@@ -23,20 +25,16 @@ def guide(
     >>> guide(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]]), scale=2.0, rescale=1.0)
     tensor([[1.3333, 3.3333]])
     """
-    guided = unconditional + scale * (conditional - unconditional)
-    if rescale == 0.0:
-        return guided
-    dims = tuple(range(1, guided.ndim))
-    matched = guided * (conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True))
-    return torch.lerp(guided, matched, rescale)
+    return _rescaled(unconditional + scale * (conditional - unconditional), conditional, rescale)
 
 
 def guide_zero_star(
-    conditional: Float[Tensor, "b ..."], unconditional: Float[Tensor, "b ..."], scale: float
+    conditional: Float[Tensor, "b ..."], unconditional: Float[Tensor, "b ..."], scale: float, rescale: float = 0.0
 ) -> Float[Tensor, "b ..."]:
     """The velocity pushed away from the unconditional one's share of it: CFG-Zero* (arXiv 2503.18886).
 
-    `a u + scale (c - a u)`, where `a` brings each sample's `u` as near to `c` as a factor can.
+    `a u + scale (c - a u)`, where `a` brings each sample's `u` as near to `c` as a factor can;
+    `rescale` is that of `guide`.
 
     >>> guide_zero_star(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]]), scale=2.0)
     tensor([[2., 3.]])
@@ -44,7 +42,7 @@ def guide_zero_star(
     c, u = conditional.flatten(1).float(), unconditional.flatten(1).float()
     share = (c * u).sum(1) / (u.square().sum(1) + 1e-8)
     nearest = unconditional * share.view(-1, *[1] * (conditional.ndim - 1)).to(conditional.dtype)
-    return nearest + scale * (conditional - nearest)
+    return _rescaled(nearest + scale * (conditional - nearest), conditional, rescale)
 
 
 def guide_history(
@@ -60,3 +58,14 @@ def guide_history(
     tensor([[2., 5.]])
     """
     return guided + (scale - 1.0) * (seen - unseen)
+
+
+def _rescaled(guided: Tensor, conditional: Tensor, rescale: float) -> Tensor:
+    if rescale == 0.0:
+        return guided
+    dims = tuple(range(1, guided.ndim))
+    matched = guided * (conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True))
+    return torch.lerp(guided, matched, rescale)
+
+
+GUIDES: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {"plain": guide, "zero_star": guide_zero_star}

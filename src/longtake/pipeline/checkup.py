@@ -75,9 +75,10 @@ def check_up(model: str, machine: Machine, rates: Rates, wish: Wish) -> Checkup:
     guidance, steps = _or(wish.guidance, settings.guidance), _or(wish.steps, settings.steps)
     if guidance < 1 or steps < 1:
         raise InputError(f"{steps} steps and a guidance of {guidance:g}: expected 1 or more of each")
+    unit = blueprint.grid * (settings.sampling.coarsest if settings.sampling else 1)
     size = Bucket(
-        _side("height", _or(wish.height, settings.height), blueprint.grid),
-        _side("width", _or(wish.width, settings.width), blueprint.grid),
+        _side("height", _or(wish.height, settings.height), unit),
+        _side("width", _or(wish.width, settings.width), unit),
     )
     passes = 1 + (guidance > 1) + (settings.history_guidance > 1)
     context = schedule.context_tokens(*grid_of(blueprint, size))

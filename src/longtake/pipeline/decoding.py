@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from jaxtyping import Float
@@ -15,9 +15,9 @@ from longtake.pipeline.decoded import Decoded
 from longtake.pipeline.overlap import NeighborDecoder, OverlapDecoder
 from longtake.pipeline.run import Run, frames_of
 from longtake.pipeline.seam import close_seam
-from longtake.plan import Plan, Section
+from longtake.plan import Manner, Plan, Section
 
-__all__ = ["ContextDecoder", "Decoded", "Decoder", "StreamDecoder", "decoder_for"]
+__all__ = ["ContextDecoder", "Decoded", "Decoder", "SingleDecoder", "StreamDecoder", "decoder_for"]
 
 # Frames decoded and thrown away before a section that does not follow its neighbor, if that one has so many. With the
 # embedded codec 9 give 65 dB to the exact images (2 gray levels at most), 4 give 50 dB (20 levels in the first image).
@@ -79,10 +79,28 @@ class ContextDecoder:
         return _decoded(self.run, place, shown, stream.decode(self.run.read_section(section)))
 
 
-Decoder = StreamDecoder | ContextDecoder | OverlapDecoder | NeighborDecoder
+class SingleDecoder:
+    """For models whose codec starts anew with each section: each is a video of its own to it."""
+
+    def __init__(self, run: Run, plan: Plan, codec: AnyCodec) -> None:
+        self.run, self.plan, self.codec = run, plan, codec
+
+    def add(self, section: Section, latents: Float[Tensor, "1 c t h w"]) -> Iterator[Decoded]:
+        """The images of `section`, unless they are on disk already."""
+        place = self.plan.place_of(section)
+        if not self.run.has_segment(place):
+            yield Decoded(place, to_images(self.codec.decode(latents))[0])
+
+
+Decoder = StreamDecoder | ContextDecoder | OverlapDecoder | NeighborDecoder | SingleDecoder
 
 
 def decoder_for(run: Run, plan: Plan, codec: AnyCodec) -> Decoder:
+    """What decodes the sections of a run as the model has them joined."""
+    return _DECODERS[run.config.manner](run, plan, codec)
+
+
+def _streaming(run: Run, plan: Plan, codec: AnyCodec) -> Decoder:
     """One stream where sections come in the order of time, and where they come against it if the codec can do that."""
     firsts = [section.frames[0] for section in plan.sections]
     forward = firsts == sorted(firsts)
@@ -103,3 +121,6 @@ def _decoded(run: Run, place: int, before: Float[Tensor, "1 3 S H W"], pixels: F
     if run.config.source is None and place == 0:
         return Decoded(place, to_images(torch.cat([before, pixels], dim=2))[0])
     return Decoded(place, close_seam(run, place, to_images(before[:, :, -1:])[0, 0], to_images(pixels)[0]))
+
+
+_DECODERS: Mapping[Manner, Callable[[Run, Plan, AnyCodec], Decoder]] = {"stream": _streaming, "anchored": SingleDecoder}

@@ -19,7 +19,7 @@ class Planned:
     """The work is known; `finished` sections are there already from an earlier time."""
 
     plan: Plan
-    steps: int  # of each section
+    steps: int  # of each section, but of the first where that takes more
     finished: int
     folder: Path
     video: Path  # the file that grows
@@ -30,11 +30,12 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A section came one step nearer; `latents` are still noisy."""
+    """A section came one step nearer; `latents` are still noisy, and small in the first steps from coarse to fine."""
 
     section: Section
     step: int  # from 1
     latents: Float[Tensor, "1 c t h w"]
+    steps: int  # of this section
 
 
 @dataclass(frozen=True, slots=True)

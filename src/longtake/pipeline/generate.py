@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from longtake.backbones import Backbone
@@ -21,17 +20,17 @@ from longtake.backbones.families import Conditioning, beside
 from longtake.backbones.hunyuan.codec import Tiled
 from longtake.backbones.loading import load_any_codec
 from longtake.backbones.outline import Loaded
-from longtake.backbones.pixels import to_pixels
 from longtake.backbones.prompts import Words
 from longtake.backbones.reading import Draft, Reading, Told, read, velocity_of
 from longtake.backbones.running import Demand, Runtime
 from longtake.backbones.workload import Tiling
 from longtake.errors import LongtakeError, ModelError, NumericsError, OutputError
-from longtake.flow import NOISES, SOLVERS, Velocity, sigmas
+from longtake.flow import NOISES, SOLVERS, Velocity, climb, renoising, sigmas
 from longtake.media import load_image, write_video
 from longtake.packing import History, Importance
 from longtake.pipeline.decoding import Decoded, decoder_for
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
+from longtake.pipeline.known import known_of
 from longtake.pipeline.machine import probe_machine
 from longtake.pipeline.meter import Meter, measure
 from longtake.pipeline.needs import Need, check_hardware
@@ -213,8 +212,8 @@ def _sections(run: Run, plan: Plan, backbone: Backbone, told: Mapping[str, Condi
     config = run.config
     rounding = backbone.discretization(config.codebook, config.discretize_images)
     history = History(config.missing, rounding)
-    for frames, latents in _given(run, plan, backbone):
-        history.remember(frames, latents, exact=True)
+    for known in known_of(run, plan, backbone):
+        history.remember(known.frames, known.latents, exact=True)
     decoder = decoder_for(run, plan, backbone.codec)
     reading = _reading(config)
     last_read = {f: s.index for s in plan.sections for f in s.seen}
@@ -286,8 +285,9 @@ def _solve(
     if backbone.second is not None:
         boundary = backbone.settings.boundary
         velocity = _split(boundary, velocity, velocity_by(backbone.second, config.second_guidance))
-    for number, x in enumerate(SOLVERS[config.solver](velocity, x, sigmas(config.steps, config.shift)), start=1):
-        yield Step(section, number, x)
+    steps = config.steps_of(section)
+    for number, x in enumerate(_toward_clean(config, section, velocity, x), start=1):
+        yield Step(section, number, x, steps)
     if not torch.isfinite(x).all():
         raise NumericsError(
             f"section {section.index} (frames {section.frames[0]} to {section.frames[-1]}) is not finite; "
@@ -295,6 +295,14 @@ def _solve(
             f"  another seed may do: longtake resume {run.folder} --from-section {section.index} --seed SEED"
         )
     return x
+
+
+def _toward_clean(config: Config, section: Section, velocity: Velocity, x: Tensor) -> Iterator[Tensor]:
+    """The noise of a section on its way to what is clean, at its own size or from coarse to fine."""
+    pyramid = config.pyramid_of(section)
+    if pyramid is None:
+        return SOLVERS[config.solver](velocity, x, sigmas(config.steps, config.shift))
+    return climb(velocity, x, pyramid, renoising(pyramid, section.index, [config.seed_of(section)], x))
 
 
 def _split(boundary: float, noisy: Velocity, calm: Velocity) -> Velocity:
@@ -307,35 +315,5 @@ def _told(config: Config, section: Section, told: Mapping[str, Conditioning], gu
     positive = told[config.prompt_of(section)]
     if guidance == 1.0:
         return Told(positive)
-    return Told(positive, told[config.negative_prompt], guidance, config.guidance_rescale)
-
-
-def _given(run: Run, plan: Plan, backbone: Backbone) -> list[tuple[range, Tensor]]:
-    """Frames that are known before the first section, with their latents."""
-    source = run.config.source
-    if source is None:
-        return [(range(frame, frame + 1), latents) for frame, latents in _pictured(run, backbone).items()]
-    own = range(int(source.side == "before"), source.frames)  # without the first image alone, where others lead to it
-    return [(around, run.read_source(own).to(backbone.device)) for around in plan.known]
-
-
-def _pictured(run: Run, backbone: Backbone) -> dict[int, Tensor]:
-    """Latents of the start image and of key images by frame; each picture is encoded once in the life of a run."""
-    pictures = {0: load_image(run.folder / "start.png")}
-    if not run.has_start():
-        run.write_start(_encoded(run.config, pictures[0], backbone.codec))
-    latents = {0: run.read_start()}
-    for frame in run.config.given:
-        pictures[frame] = load_image(run.key_path(frame).with_suffix(".png"))
-        if not run.has_key(frame):
-            same = next((other for other in latents if np.array_equal(pictures[other], pictures[frame])), None)
-            run.write_key(
-                frame, _encoded(run.config, pictures[frame], backbone.codec) if same is None else latents[same]
-            )
-        latents[frame] = run.read_key(frame)
-    return {frame: known.to(backbone.device) for frame, known in latents.items()}
-
-
-def _encoded(config: Config, picture: np.ndarray, codec: AnyCodec) -> Float[Tensor, "1 c 1 h w"]:
-    pixels = to_pixels(torch.from_numpy(picture)[None, None], codec.device)
-    return codec.sample(pixels, config.seed) if config.posterior == "sample" else codec.encode(pixels)
+    guide = config.sampling.guide if config.sampling else "plain"
+    return Told(positive, told[config.negative_prompt], guidance, config.guidance_rescale, guide)

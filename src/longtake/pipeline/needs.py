@@ -91,7 +91,7 @@ class Fit:
 class Seconds:
     """What a section takes."""
 
-    step: float  # all evaluations of one step
+    step: float  # all evaluations of one step at full size
     denoising: float
     decoding: float
 
@@ -216,8 +216,12 @@ def check_hardware(model: str, config: Config, profile: str, machine: Machine) -
 def seconds_of(work: Work, need: Need, rates: Rates) -> Seconds:
     """What a section takes, about: blocks not compiled, and without the caches that skip steps."""
     staged = need.placement.profile.host == "staged"
-    step = work.passes * rates.step(work.operations, work.traffic, need.placement.transfer, staged)
-    return Seconds(step, step * work.steps, need.decoding.operations / rates.decoding)
+    steps = [
+        work.passes * rates.step(stage.operations, stage.traffic, need.placement.transfer, staged)
+        for stage in work.stages
+    ]
+    denoising = sum(stage.steps * step for stage, step in zip(work.stages, steps, strict=True))
+    return Seconds(steps[-1], denoising, need.decoding.operations / rates.decoding)
 
 
 def _says(need: Need, machine: Machine) -> str:

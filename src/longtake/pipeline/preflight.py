@@ -19,7 +19,7 @@ from longtake.backbones.codebooks import check_sizes
 from longtake.backbones.hunyuan.buckets import Bucket, find_bucket, fit_bucket
 from longtake.backbones.parts import FoundModel
 from longtake.backbones.registry import locate, present
-from longtake.errors import InputError, ModelError, OutputError
+from longtake.errors import InputError, ModelError, OutputError, PlanError
 from longtake.media import Film, fit, load_image, open_film
 from longtake.pipeline.request import Config, Extension, Request, resolve, script_of
 from longtake.pipeline.run import Run, check_new
@@ -110,6 +110,8 @@ def preflight(request: Request | Extension, output: Path, folder: Path) -> Prefl
     fingerprint = fingerprint_of(request.model, request.parts, request.loras)
     config = resolve(request, model.settings, grid, ratio, fingerprint, source)
     script = script_of(request, config)
+    if config.manner == "anchored" and (config.order != "vanilla" or config.given):
+        raise PlanError(f"{request.model} makes videos forward from a start image: order vanilla, without key images")
     if isinstance(request, Request):
         _check_images(request.image, script.keys, config)
     elif film:
@@ -150,8 +152,23 @@ def _check_ways(request: Request | Extension, model: Outline) -> None:
         raise InputError(f"{request.model}: compat official is for FramePack on HunyuanVideo; leave it out")
     if request.distilled_guidance is not None and model.settings.distilled_guidance is None:
         raise InputError(f"{request.model} was not distilled to obey guidance; --guidance leads it")
+    if model.settings.manner == "anchored":
+        _check_anchored(request)
     if request.cache not in ("none", "draft", *CACHES):
         raise InputError(f"unknown step cache {request.cache!r}; there are none, draft, {', '.join(CACHES)}")
+
+
+def _check_anchored(request: Request | Extension) -> None:
+    """Checks that nothing is asked for that needs one stream of frames."""
+    if isinstance(request, Extension):
+        raise InputError(f"{request.model} makes videos from a start image; it does not make others longer")
+    for option, given, usual in (
+        ("importance", request.importance, "time"),
+        ("posterior", request.posterior, "mean"),
+        ("cache", request.cache, "none"),
+    ):
+        if given not in (None, usual):
+            raise InputError(f"{option} {given}: {request.model} knows none but {usual}")
 
 
 def _sized(request: Request | Extension, model: Outline, film: Film | None) -> BackboneSettings:

@@ -9,22 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from longtake.errors import InputError, PlanError
-from longtake.flow import FRAMEPACK_SHIFT
+from longtake.flow import FRAMEPACK_SHIFT, Pyramid, Sampling
 from longtake.plan import (
     SEEDS,
     STRONGEST,
     VANILLA,
     Gaps,
+    Manner,
     Plan,
     Script,
     Section,
     Storyboard,
     Told,
+    anchored,
     as_storyboard,
     check_reached,
     compile_storyboard,
     default_order,
     find_order,
+    images_of,
     make_plan,
     order_of,
     place_of,
@@ -193,7 +196,7 @@ class Source(BaseModel):
 class Config(BaseModel):
     """A request with nothing left open: what a run follows, and follows again when it is resumed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     prompt: str
     negative_prompt: str
@@ -216,6 +219,7 @@ class Config(BaseModel):
     history_sigma: float = 0.0
     history_guidance: float = 1.0
     history_without: float | Literal["drop"] = "drop"
+    manner: Manner = "stream"
     missing: Literal["absent", "zeros"]
     frames: int
     temporal_ratio: int
@@ -223,6 +227,7 @@ class Config(BaseModel):
     solver: Literal["euler", "unipc", "unipc_official", "unipc_flow", "dmd"]
     noise: Literal["section", "running"] = "section"  # that belongs to a section alone, or to those before it, too
     shift: float
+    sampling: Sampling | None = None  # from coarse to fine, if so; it stands for steps, solver and shift
     guidance: float
     guidance_rescale: float
     distilled_guidance: float | None = None
@@ -256,21 +261,33 @@ class Config(BaseModel):
 
         Before a source they end one image earlier than their frames do: that image is the first one of the source.
         """
-        count = self.temporal_ratio * (self.frames - self.first)
+        count = self._images_behind(self.frames - self.first)
         if self.source is None:
-            return range(count + 1)
+            return range(self._shown + count)
         begin, less = {"after": (self.source.images, 0), "before": (0, 1)}[self.source.side]
         return range(begin, begin + count - less)
 
     def images_at(self, place: int) -> range:
         """The images of the section at a place in time, by their numbers; with those of place 0 begins what is made."""
-        every = self.made_images
-        each, start = self.temporal_ratio * parse(self.schedule).generated, int(self.source is None)
-        return every[start + each * place if place else 0 : start + each * (place + 1)]
+        every, generated = self.made_images, parse(self.schedule).generated
+        begin, end = (self._shown + self._images_behind(generated * places) for places in (place, place + 1))
+        return every[begin if place else 0 : end]
+
+    @property
+    def _shown(self) -> int:
+        """Images that the start image is of the video."""
+        return {"stream": int(self.source is None), "anchored": 0}[self.manner]
+
+    def _images_behind(self, frames: int) -> int:
+        """Images of the first so many frames that are made."""
+        generated = parse(self.schedule).generated
+        whole, rest = divmod(frames, generated)
+        count = whole * images_of(generated, self.temporal_ratio, self.manner)
+        return count + images_of(rest, self.temporal_ratio, self.manner) if rest else count
 
     def plan(self) -> Plan:
         """The plan that this config means."""
-        return make_plan(
+        plan = make_plan(
             parse(self.schedule),
             self.frames,
             self.order,
@@ -280,6 +297,16 @@ class Config(BaseModel):
             first=self.first,
             beyond=self.source.beyond if self.source else 0,
         )
+        return {"stream": lambda plan: plan, "anchored": anchored}[self.manner](plan)
+
+    def pyramid_of(self, section: Section) -> Pyramid | None:
+        """The sizes that a section is sampled in, if it is sampled from coarse to fine."""
+        return self.sampling and self.sampling.guided(self.guidance_of(section)).pyramid(section.index)
+
+    def steps_of(self, section: Section) -> int:
+        """The steps of a section: the first one of a distilled model can take more than the others."""
+        pyramid = self.pyramid_of(section)
+        return sum(pyramid.steps) if pyramid else self.steps
 
     def _told_to(self, section: Section) -> Told:
         place = place_of(section.frames[0], self.first, parse(self.schedule).generated)
@@ -344,7 +371,7 @@ def script_of(request: Request | Extension, config: Config) -> Script:
     board = replace(request.storyboard, prompt=request.prompt, image=image)
     generated = parse(config.schedule).generated
     sections = (config.frames - config.first) // generated
-    return compile_storyboard(board, sections, generated, config.temporal_ratio, config.fps)
+    return compile_storyboard(board, sections, generated, config.temporal_ratio, config.fps, config.manner)
 
 
 def _check_joined(config: Config) -> None:
@@ -359,6 +386,14 @@ def _check_joined(config: Config) -> None:
 
 def _or(given: T | None, default: T) -> T:
     return default if given is None else given
+
+
+def _sampling(request: _Wish, settings: BackboneSettings) -> Sampling | None:
+    """How the model samples from coarse to fine, with the steps and by the solver that were asked for."""
+    sampling = settings.sampling
+    if sampling and request.solver:
+        sampling = sampling.solved(request.solver)
+    return sampling.spread(request.steps) if sampling and request.steps else sampling
 
 
 def _side(name: str, given: int | None, default: int, unit: int) -> int:
@@ -403,9 +438,11 @@ def resolve(
             f"a codebook for {min(foreign)}: the schedule {schedule} has the kernels "
             f"{', '.join(map(str, schedule.kernels))}; * stands for all"
         )
-    sections = sections_for(request.seconds, settings.fps, schedule.generated, temporal_ratio)
-    height = _side("height", request.height, settings.height, grid[0])
-    width = _side("width", request.width, settings.width, grid[1])
+    sections = sections_for(request.seconds, settings.fps, schedule.generated, temporal_ratio, settings.manner)
+    sampling, solver = _sampling(request, settings), "unipc_official" if official else settings.solver
+    coarsest = sampling.coarsest if sampling else 1  # that size has whole tokens, too
+    height = _side("height", request.height, settings.height, grid[0] * coarsest)
+    width = _side("width", request.width, settings.width, grid[1] * coarsest)
     config = Config(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
@@ -428,13 +465,15 @@ def resolve(
         history_sigma=_or(request.history_sigma, settings.history_sigma),
         history_guidance=_or(request.history_guidance, settings.history_guidance),
         history_without=_or(request.history_without, settings.history_without),
+        manner=settings.manner,
         missing=settings.missing,
         frames=(source.first if source else 1) + schedule.generated * sections,
         temporal_ratio=temporal_ratio,
-        steps=request.steps or settings.steps,
-        solver=request.solver or ("unipc_official" if official else settings.solver),
+        steps=sampling.steps if sampling else request.steps or settings.steps,
+        solver=sampling.usual.solver if sampling else request.solver or solver,
         noise="running" if official else "section",
         shift=settings.shift_at(schedule.generated * (height // grid[0]) * (width // grid[1])),
+        sampling=sampling,
         guidance=_or(request.guidance, settings.guidance),
         guidance_rescale=settings.guidance_rescale,
         distilled_guidance=_or(request.distilled_guidance, settings.distilled_guidance),

@@ -4,7 +4,8 @@ request.json                 as asked
 config.json                  as resolved
 output.json                  where the finished video goes, if it is not beside the folder under its name
 start.png                    the start image as the model sees it
-start.safetensors            its latents
+start.safetensors            its latents, as frame 0
+anchor.safetensors           its latents alone, where sections see it apart from frame 0
 keys/0019.png                the key image that is given as frame 19, as the model sees it
 keys/0019.safetensors        its latents
 sections/0003.safetensors    latents of the section made as the fourth (float32), its frames and seed
@@ -40,7 +41,7 @@ from longtake.errors import OutputError, RunError
 from longtake.media import Segment, append_segment, join_segments, save_image, whole, write_segment
 from longtake.pipeline.meter import Meter
 from longtake.pipeline.request import Config, Extension, Request
-from longtake.plan import Section, place_of
+from longtake.plan import ANCHOR, Section, place_of
 from longtake.schedule import parse
 
 __all__ = ["SHOT", "Run", "check_new", "frames_of", "source_segments", "write_latents"]
@@ -198,6 +199,19 @@ class Run:
     def write_start(self, latents: Float[Tensor, "1 c 1 h w"]) -> None:
         """Keeps the latents of the start image: it is encoded once."""
         write_latents(self.folder / "start.safetensors", latents, {"frames": [0]})
+
+    def read_anchor(self) -> Float[Tensor, "1 c 1 h w"]:
+        """Latents of the start image alone, where sections see it apart from frame 0.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        return _read_latents(self.folder / "anchor.safetensors")[0]
+
+    def write_anchored(self, anchor: Float[Tensor, "1 c 1 h w"], start: Float[Tensor, "1 c 1 h w"]) -> None:
+        """Keeps both latents of the start image: alone, and as frame 0."""
+        write_latents(self.folder / "anchor.safetensors", anchor, {"frames": [ANCHOR]})
+        self.write_start(start)  # last: where it is, both are known
 
     def read_source(self, frames: range) -> Float[Tensor, "1 c t h w"]:
         """Latents of frames of the source, by their numbers in it.

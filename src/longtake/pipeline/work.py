@@ -8,9 +8,19 @@ from longtake.backbones.blueprints import Blueprint
 from longtake.backbones.hunyuan.buckets import Bucket
 from longtake.backbones.workload import Operations, Tokens, operations_of, tokens_of, traffic_of
 from longtake.pipeline.request import Config
+from longtake.plan import images_of
 from longtake.schedule import Kernel, Schedule, parse
 
-__all__ = ["Work", "grid_of", "work_at", "work_of"]
+__all__ = ["Stage", "Work", "grid_of", "work_at", "work_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The steps of a section at one size."""
+
+    steps: int
+    operations: Operations  # of one evaluation
+    traffic: float  # bytes, likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +30,15 @@ class Work:
     size: Bucket  # of an image
     frames: int  # that it makes
     images: int
-    tokens: Tokens
-    operations: Operations  # of one evaluation
-    traffic: float  # bytes, likewise
-    steps: int
+    tokens: Tokens  # at its size
+    stages: tuple[Stage, ...]  # coarse to fine; mostly one
     passes: int  # evaluations a step
     disk: int  # bytes of the run folder
+
+    @property
+    def steps(self) -> int:
+        """Those of all sizes."""
+        return sum(stage.steps for stage in self.stages)
 
 
 def grid_of(blueprint: Blueprint, size: Bucket) -> tuple[int, int]:
@@ -42,24 +55,32 @@ def work_at(
         blueprint: of the model.
         size: of an image, multiples of the model's grid.
         schedule: what the section sees.
-        steps: of the solver.
+        steps: of the solver, at all sizes.
         passes: evaluations a step: one, and one more for each kind of guidance.
         context_tokens: that the section sees.
     """
     h, w = grid_of(blueprint, size)
-    noisy = Kernel(1, blueprint.patch, blueprint.patch).tokens(schedule.generated, h, w)
-    tokens = tokens_of(blueprint, noisy, context_tokens)
-    images = schedule.generated * blueprint.temporal_ratio
+    sampling, transformer = blueprint.settings.sampling, blueprint.transformer
+    each = sampling.spread(steps).usual.steps if sampling else (steps,)
+
+    def tokens_at(halvings: int) -> Tokens:
+        kernel = Kernel(1, blueprint.patch, blueprint.patch)
+        noisy = kernel.tokens(schedule.generated, h >> halvings, w >> halvings)
+        return tokens_of(blueprint, noisy, context_tokens)
+
+    sizes = [tokens_at(len(each) - number) for number in range(1, len(each) + 1)]
+    images = images_of(schedule.generated, blueprint.temporal_ratio, blueprint.settings.manner)
     # Latents in float32, and what is made of them twice (segment and growing video) at two bits a pixel.
     disk = 4 * blueprint.channels * h * w * schedule.generated + 2 * images * size.height * size.width // 4
     return Work(
         size=size,
         frames=schedule.generated,
         images=images,
-        tokens=tokens,
-        operations=operations_of(blueprint.transformer, tokens),
-        traffic=traffic_of(blueprint.transformer, tokens),
-        steps=steps,
+        tokens=sizes[-1],
+        stages=tuple(
+            Stage(count, operations_of(transformer, tokens), traffic_of(transformer, tokens))
+            for count, tokens in zip(each, sizes, strict=True)
+        ),
         passes=passes,
         disk=disk,
     )

@@ -1,5 +1,6 @@
 """In which order a video is made: sections, what each sees, and where RoPE puts it."""
 
+from longtake.plan.anchor import ANCHOR, Manner, anchored, images_of
 from longtake.plan.comparison import draw_orders, sections_until
 from longtake.plan.draw import Format, draw_plan, draw_schedule
 from longtake.plan.orders import (
@@ -23,6 +24,7 @@ from longtake.plan.storyboard import SEEDS, STRONGEST, Cue, Storyboard, as_story
 from longtake.plan.structures import draw_structures, draw_structures_svg
 
 __all__ = [
+    "ANCHOR",
     "BOTH_SIDES",
     "INVERTED",
     "ORDERS",
@@ -34,12 +36,14 @@ __all__ = [
     "Gaps",
     "KeyImage",
     "Look",
+    "Manner",
     "Plan",
     "Script",
     "Section",
     "Snap",
     "Storyboard",
     "Told",
+    "anchored",
     "as_storyboard",
     "check_reached",
     "compile_storyboard",
@@ -52,6 +56,7 @@ __all__ = [
     "draw_structures_svg",
     "draw_svg",
     "find_order",
+    "images_of",
     "make_plan",
     "order_of",
     "place_of",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from longtake.errors import PlanError
+from longtake.plan.anchor import Manner, images_of
 from longtake.plan.positions import Gaps
 from longtake.plan.section import Plan, Section
 from longtake.plan.sight import Known, Missing, see
@@ -239,10 +240,10 @@ def plan_each(frames: int, gaps: Gaps = "clamped", missing: Missing = "absent") 
     return tuple(make_plan(parse(row.example), frames, name, gaps, missing) for name, row in ORDERS.items())
 
 
-def sections_for(seconds: float, fps: float, generated: int, temporal_ratio: int = 4) -> int:
+def sections_for(seconds: float, fps: float, generated: int, temporal_ratio: int = 4, manner: Manner = "stream") -> int:
     """How many sections come nearest to a length; at least one (the official program's rule).
 
     >>> [sections_for(s, 30, 9) for s in (1, 5, 30, 60)]
     [1, 4, 25, 50]
     """
-    return max(1, round(seconds * fps / (temporal_ratio * generated)))
+    return max(1, round(seconds * fps / images_of(generated, temporal_ratio, manner)))

@@ -19,6 +19,7 @@ from math import ceil, floor
 from pathlib import Path
 
 from longtake.errors import StoryboardError
+from longtake.plan.anchor import Manner, images_of
 from longtake.plan.section import Plan, Section
 from longtake.plan.storyboard import Cue, Storyboard
 
@@ -91,7 +92,9 @@ class _Ruler:
         return place
 
 
-def compile_storyboard(board: Storyboard, sections: int, generated: int, temporal_ratio: int, fps: float) -> Script:
+def compile_storyboard(
+    board: Storyboard, sections: int, generated: int, temporal_ratio: int, fps: float, manner: Manner = "stream"
+) -> Script:
     r"""The script of a video of so many sections of `generated` frames, each frame `temporal_ratio` images.
 
     A prompt, a seed or guidance holds until the next one begins, or to its own end, and a section takes the one that
@@ -110,7 +113,7 @@ def compile_storyboard(board: Storyboard, sections: int, generated: int, tempora
         StoryboardError: cues overlap, lie behind the end or reach no section, or two images have one place.
     """
     board = board.settled()
-    ruler = _Ruler(sections, generated * temporal_ratio / fps)
+    ruler = _Ruler(sections, images_of(generated, temporal_ratio, manner) / fps)
     cues = sorted(board.cues, key=lambda cue: cue.at)
     prompts = _heard([cue for cue in cues if cue.prompt is not None], ruler)
     seeds = _heard([cue for cue in cues if cue.seed is not None], ruler)

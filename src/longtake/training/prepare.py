@@ -10,7 +10,7 @@ from torch import nn
 
 from longtake.backbones import Backbone, BackboneSettings, Codec, PromptEncoder, find_model, load_backbone, load_codec
 from longtake.backbones.architecture import new_codec, new_text_encoder, new_tokenizer, new_transformer
-from longtake.errors import ConfigError
+from longtake.errors import ConfigError, ModelError
 from longtake.plan import order_of
 from longtake.toybox import VOCABULARY
 from longtake.training.cache import Tracks, encode_tracks, fingerprint, load_tracks, save_tracks
@@ -59,6 +59,8 @@ def prepare(
     place, dtype = torch.device(device), getattr(torch, config.dtype)
     if (folder / "transformer").exists():
         backbone = load_backbone(folder, device=device, dtype=dtype)
+        if backbone.settings.manner != "stream":
+            raise ModelError(f"{model}: only models are trained whose sections follow each other in one stream")
     else:
         backbone = _new_backbone(config, load_codec(folder / "vae", device=device, dtype=dtype), train, place, dtype)
     backbone = replace(backbone, settings=_settings(config, backbone.settings))

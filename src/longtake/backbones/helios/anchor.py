@@ -6,15 +6,15 @@ its first span shows no frame of the sequence. It shows
     with a start image      the image, encoded alone; the sequence begins with the same image inside a still video
     without                 zeros to the first section, to all others the first frame that this one made
 
-So the anchor has a number of its own, before all frames. And Helios' codec starts anew with every section: nine latents
-are 33 images, and the first latent of each section is that of one image.
+So the anchor has a number of its own, before all frames (`plan/anchor.py`). And Helios' codec starts anew with every
+section: nine latents are 33 images, and the first latent of each section is that of one image.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -22,35 +22,12 @@ from torch import Tensor
 
 from longtake.backbones.codec import Codec
 from longtake.flow import noise
-from longtake.packing import History
-from longtake.plan import VANILLA, Look, Plan
+from longtake.plan import VANILLA, images_of
 
-__all__ = ["ANCHOR", "IMAGE_SIGMAS", "SCHEDULE", "Start", "anchored", "begin", "images_of", "noised", "start_of"]
+__all__ = ["IMAGE_SIGMAS", "SCHEDULE", "Start", "noised", "start_of"]
 
 SCHEDULE = VANILLA
-ANCHOR = -1_000_000  # before all frames that a span names where nothing is known
 IMAGE_SIGMAS = (0.111, 0.135)  # between these, noise is mixed into images that the user gave (the published pipelines)
-
-
-def anchored(plan: Plan) -> Plan:
-    """The plan with the anchor in the place of the video's first frame, which it shows to every section.
-
-    Plans of schedules that do not begin with one frame beyond a gap have no anchor, and stay as they are.
-
-    >>> from longtake.plan import make_plan
-    >>> from longtake.schedule import parse
-    >>> plan = anchored(make_plan(parse(SCHEDULE), 18, missing="zeros", first=0))
-    >>> [(look.frames[0], look.positions[0]) for look in plan.sections[0].sees]
-    [(-1000000, 0), (-19, 1), (-3, 17), (-1, 19)]
-    """
-    if [span.frames for span in plan.schedule.left.far] != [1]:
-        return plan
-    anchor = Look((ANCHOR,), plan.schedule.left.far[0].kernel, (0,))
-
-    def others(sees: tuple[Look, ...]) -> tuple[Look, ...]:
-        return sees[1:] if sees and sees[0].frames == (0,) and sees[0].positions == (0,) else sees
-
-    return replace(plan, sections=tuple(replace(s, sees=(anchor, *others(s.sees))) for s in plan.sections))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +40,8 @@ class Start:
 
 def start_of(codec: Codec, image: Float[Tensor, "b 3 1 H W"], generated: int) -> Start:
     """Both encodings of an image in -1..1, for sections of so many frames."""
-    video = image.expand(-1, -1, images_of(generated, codec.temporal_ratio), -1, -1)
+    video = image.expand(-1, -1, images_of(generated, codec.temporal_ratio, "anchored"), -1, -1)
     return Start(codec.encode(image), codec.encode(video)[:, :, -1:])
-
-
-def begin(history: History, start: Start) -> None:
-    """Remembers a start image: as the anchor, and as frame 0."""
-    history.remember((ANCHOR,), start.anchor, exact=True)
-    history.remember((0,), start.still, exact=True)
 
 
 def noised(latents: Float[Tensor, "b c t h w"], seeds: Sequence[int], stream: int) -> Float[Tensor, "b c t h w"]:
@@ -85,12 +56,3 @@ def noised(latents: Float[Tensor, "b c t h w"], seeds: Sequence[int], stream: in
         sigma = (IMAGE_SIGMAS[0] + share * (IMAGE_SIGMAS[1] - IMAGE_SIGMAS[0])).view(1, -1, 1, 1)
         parts.append(torch.lerp(clean, noise(clean.shape, seed, stream, clean.device, clean.dtype), sigma))
     return torch.stack(parts)
-
-
-def images_of(generated: int, temporal_ratio: int = 4) -> int:
-    """Images of a section, which is decoded by itself.
-
-    >>> images_of(9)
-    33
-    """
-    return (generated - 1) * temporal_ratio + 1
