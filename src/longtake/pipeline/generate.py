@@ -164,9 +164,13 @@ def make(run: Run, output: Path, backbone: Supply = None, runtime: Runtime = DEF
                     plan, config.steps, finished, run.folder, run.video, words.unread, run.read_meters(), remarks
                 )
                 yield from _sections(run, plan, ready, words.told)
-        comment = run.request.model_copy(update={"seeds": config.seeds}).model_dump_json()
-        write_video(run.pieces, output, comment)
+        write_video(run.pieces, output, comment_of(run))
     yield Finished(output, config.images)
+
+
+def comment_of(run: Run) -> str:
+    """What a video says of itself: the request that gives it again."""
+    return run.request.model_copy(update={"seeds": run.config.seeds}).model_dump_json()
 
 
 @contextmanager

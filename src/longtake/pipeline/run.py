@@ -240,6 +240,16 @@ class Run:
         source = source_segments(self.folder, self.config)
         return tuple(sorted((*source, *made), key=lambda piece: piece.first))
 
+    @property
+    def shown(self) -> tuple[Segment, ...]:
+        """The segments that are there and follow each other, from the earliest: what can be watched so far."""
+        there = itertools.dropwhile(lambda piece: not piece.path.exists(), self.pieces)
+        return tuple(itertools.takewhile(lambda piece: piece.path.exists(), there))
+
+    def place_of(self, section: Section) -> int:
+        """The place of a section in time, from 0."""
+        return place_of(section.frames[0], self.config.first, self.generated)
+
     def has_segment(self, place: int) -> bool:
         """True if that section's images are encoded."""
         return self.segment(place).path.exists()
@@ -331,7 +341,7 @@ class Run:
             for index in {*prompts, *seeds}:
                 if not 0 <= index < len(every):
                     raise RunError(f"section {index} does not exist: this run has sections 0 to {len(every) - 1}")
-                section, place = every[index], place_of(every[index].frames[0], c.first, self.generated)
+                section, place = every[index], self.place_of(every[index])
                 before = told[place].prompt, c.seed_of(section)
                 now = prompts.get(index, before[0]), seeds.get(index, before[1])
                 if now != before and self.has_section(index):
