@@ -24,7 +24,7 @@ class Options:
     goes on from there. SIGTERM and Ctrl-C give the job back at its next step.
     """
 
-    server: str = "http://127.0.0.1:8765"
+    server: str = "http://127.0.0.1:7860"
     """The server's address, as longtake serve says it."""
     name: str | None = None
     """What the server calls this worker; default: the machine's name and the process."""
@@ -53,7 +53,7 @@ def run(options: Options) -> int:
 
     o = options
     if not o.server.startswith(("http://", "https://")):
-        raise InputError(f"{o.server}: not the address of a server; http://127.0.0.1:8765 would be one")
+        raise InputError(f"{o.server}: not the address of a server; http://127.0.0.1:7860 would be one")
 
     from longtake.backbones.running import Runtime
     from longtake.pipeline import find_device

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from longtake.errors import LongtakeError
 
-__all__ = ["Lease", "Line", "LostLeaseError", "Overrides", "Post", "Refused", "Standing"]
+__all__ = ["Lease", "Line", "LostLeaseError", "Overrides", "Post", "RefusedError", "Standing"]
 
 BEAT = 3.0  # seconds
 PATIENCE = 10.0  # seconds for an answer; the lease is checked in between
@@ -38,7 +38,7 @@ class LostLeaseError(Exception):
     """The job is somebody else's by now: the work is dropped."""
 
 
-class Refused(LongtakeError):
+class RefusedError(LongtakeError):
     """The server cannot use what was sent; the message is its own."""
 
 
@@ -95,7 +95,7 @@ class Line:
 
         Raises:
             httpx.TransportError: the server cannot be reached.
-            Refused: it does not want us.
+            RefusedError: it does not want us.
         """
         body = {"worker": worker, "wait": wait}
         answer = self.client.post("/v1/worker/lease", json=body, timeout=wait + PATIENCE)
@@ -120,7 +120,7 @@ def _good(answer: httpx.Response) -> httpx.Response:
         code, message = "", f"the server answers {answer.status_code}"
     if code == "lease_lost" or answer.status_code in (404, 409, 410):
         raise LostLeaseError(message)
-    raise Refused(message)
+    raise RefusedError(message)
 
 
 class Post:
@@ -155,7 +155,7 @@ class Post:
 
         Raises:
             LostLeaseError: the job is not ours any more.
-            Refused: the server cannot use what was sent.
+            RefusedError: the server cannot use what was sent.
         """
         if self._trouble:
             raise self._trouble
@@ -165,7 +165,7 @@ class Post:
 
         Raises:
             LostLeaseError: the job is not ours any more.
-            Refused: the file does not arrive whole.
+            RefusedError: the file does not arrive whole.
         """
         for _ in BACKOFF:
             content = self._call("GET", f"/files/{quote(name)}").content
@@ -173,7 +173,7 @@ class Post:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
                 return
-        raise Refused(f"{name} does not arrive whole")
+        raise RefusedError(f"{name} does not arrive whole")
 
     def put(self, name: str, path: Path) -> bool:
         """Lets the server have a file, unless it has just that one. True if it does not have it yet."""
@@ -199,7 +199,7 @@ class Post:
 
         Raises:
             LostLeaseError: the job is not ours any more.
-            Refused: the server cannot use what was sent.
+            RefusedError: the server cannot use what was sent.
         """
         done = threading.Event()
         self._enqueue(done.set)

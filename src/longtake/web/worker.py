@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -36,7 +36,7 @@ class WorkerSettings:
     name: str  # that the server shows
     token: str = ""
     scratch: Path | None = None  # where runs are made; a temporary folder if there is none
-    runtime: Runtime = Runtime()
+    runtime: Runtime = field(default_factory=Runtime)
     once: bool = False  # leave after a job, or when there is none
 
 

@@ -14,11 +14,12 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -54,7 +55,7 @@ CODES = {
     OutputError: "output",
 }
 
-R = TypeVar("R", Request, Extension)
+R = TypeVar("R", bound=Request | Extension)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class _Job:
         return Ended(status, peak_memory())
 
     def _local(self, name: str) -> Path:
-        """Where a file of the server lies here; what a request names is beside the run, which wants its folder alone."""
+        """Where a file of the server lies here; what a request names lies beside the run."""
         if not re.fullmatch(r"(?:[\w-]+/)?[\w-][\w.-]*", name, re.ASCII):
             raise InputError(f"{name!r} is not the name of a file of a run")
         return self.inputs / Path(name).name if name.startswith("inputs/") else self.home / name
@@ -138,10 +139,7 @@ class _Job:
     def _begun(self) -> Run:
         """The run: the server's, or a new one."""
         overrides = self.post.lease.overrides
-        if "config.json" in self.given:
-            run = Run.open(self.home)
-        else:
-            run = self._new()
+        run = Run.open(self.home) if "config.json" in self.given else self._new()
         return self._retold(run, overrides.prompts, overrides.seeds)
 
     def _new(self) -> Run:
@@ -156,9 +154,10 @@ class _Job:
     def _input(self, path: Path) -> Path:
         return self._local(f"inputs/{path.name}")
 
-    def _retold(self, run: Run, prompts: dict[int, str], seeds: dict[int, int] | None = None) -> Run:
+    def _retold(self, run: Run, prompts: Mapping[int, str], seeds: Mapping[int, int] = MappingProxyType({})) -> Run:
         """The run with what was changed of sections that are not made; what is made stays as it is."""
-        prompts, seeds = ({i: v for i, v in wish.items() if not run.has_section(i)} for wish in (prompts, seeds or {}))
+        prompts = {index: prompt for index, prompt in prompts.items() if not run.has_section(index)}
+        seeds = {index: seed for index, seed in seeds.items() if not run.has_section(index)}
         if prompts or seeds:
             run = run.retell(prompts, seeds)
         self._put(BEGUN)
@@ -169,11 +168,13 @@ class _Job:
         found = [path for pattern in patterns for path in sorted(self.home.glob(pattern))]
         names = [path.relative_to(self.home).as_posix() for path in found]
         lacking = [name for name in names if name in CHANGING or name not in self.post.known]
-        return any([self.post.put(name, self.home / name) for name in lacking])
+        sent = [self.post.put(name, self.home / name) for name in lacking]
+        return any(sent)
 
     def _follow(self, run: Run) -> str:
         """Makes what the run lacks; says how that ended."""
-        with closing(make(run, self.output, self.shelf, self.runtime)) as events:
+        made = cast(Generator[Event, None, None], make(run, self.output, self.shelf, self.runtime))
+        with closing(made) as events:
             for event in events:
                 self.post.check()
                 self._say(run, event)
