@@ -25,7 +25,7 @@ from longtake.errors import LongtakeError
 
 __all__ = ["Lease", "Line", "LostLeaseError", "Overrides", "Post", "RefusedError", "Standing"]
 
-BEAT = 3.0  # seconds
+BEAT = 3.0  # seconds, or a fifth of a lease
 PATIENCE = 10.0  # seconds for an answer; the lease is checked in between
 BACKOFF = (0.1, 0.2, 0.4, 0.8, 1.6)  # seconds between tries; the last one repeats
 BETWEEN_STEPS = 0.1  # seconds
@@ -241,9 +241,10 @@ class Post:
             self._trouble = error
 
     def _beat(self) -> None:
+        beat = min(BEAT, self.lease.seconds / 5)
         try:
-            while not self._closed.wait(max(0.01, self._heard + BEAT - time.monotonic())):
-                if time.monotonic() - self._heard >= BEAT:
+            while not self._closed.wait(max(0.01, self._heard + beat - time.monotonic())):
+                if time.monotonic() - self._heard >= beat:
                     self._say([])
         except (LongtakeError, LostLeaseError) as error:
             self._trouble = error
