@@ -46,7 +46,7 @@ class Studio:
         self.client = httpx.Client(base_url=self.url, timeout=PATIENCE)
         self.models, self.lease_seconds = models, lease_seconds
         self.pids: dict[str, int] = {}
-        self._births = 0
+        self._births, self.resumed = 0, 0
         self.log = folder / "studio.log"
         folder.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as log:
@@ -124,11 +124,15 @@ class Studio:
         return self.client.get(f"/v1/videos/{job}").raise_for_status().json()
 
     def done(self, job: str, patience: float = PATIENCE) -> dict[str, Any]:
-        """A job once it is completed."""
+        """A job once it is completed. One whose workers were lost is resumed, as its owner would."""
 
         def ended() -> dict[str, Any] | None:
             video = self.video(job)
             if video["status"] == "failed":
+                if video["error"]["code"] == "worker_lost":
+                    self.client.post(f"/v1/videos/{job}/resume").raise_for_status()
+                    self.resumed += 1
+                    return None
                 raise RuntimeError(f"{video['error']}; the log: {self.log.read_text()[-4000:]}")
             return video if video["status"] == "completed" else None
 
@@ -156,6 +160,7 @@ class Outcome:
     lost: int = 0
     doubled: int = 0
     failed: int = 0
+    resumed: int = 0  # jobs that the server gave up, since each of three workers was killed in their first section
     sections_made_twice: int = 0
     sections_seen_at_a_kill: int = 0
     unequal: int = 0
@@ -204,6 +209,7 @@ def survive(studio: Studio, asked: dict[str, Any], kills: int, seed: int, span: 
     outcome.sections_made_twice = sum(
         not path.exists() or (path.stat().st_ino, path.stat().st_mtime_ns) != state for path, state in seen.items()
     )
+    outcome.resumed = studio.resumed
     outcome.leftovers = len([*studio.home.rglob("*.unfinished"), *studio.home.rglob("incoming-*")])
     outcome.seconds = time.monotonic() - began
     return outcome

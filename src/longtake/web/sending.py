@@ -118,7 +118,7 @@ def _good(answer: httpx.Response) -> httpx.Response:
         code, message = str(error.get("code")), str(error.get("message"))
     except (ValueError, KeyError, TypeError, AttributeError):
         code, message = "", f"the server answers {answer.status_code}"
-    if code == "lease_lost" or answer.status_code in (404, 409, 410):
+    if code == "lease_lost":
         raise LostLeaseError(message)
     raise RefusedError(message)
 

@@ -14,11 +14,10 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 import torch
@@ -35,7 +34,7 @@ from longtake.pipeline.request import Extension, Request, read_extension, read_r
 from longtake.pipeline.run import Run
 from longtake.pipeline.shelf import Shelf
 from longtake.web.plan_json import plan_json
-from longtake.web.sending import Post
+from longtake.web.sending import Overrides, Post
 
 __all__ = ["Ended", "Failure", "failure_of", "work"]
 
@@ -124,7 +123,7 @@ class _Job:
             status = self._follow(run)
             if status != "retold":
                 break
-            run = self._retold(Run.open(self.home), self.post.standing.prompts)
+            run = self._retold(Run.open(self.home), Overrides(prompts=self.post.standing.prompts))
         if status == "completed":
             self.post.put(OUTPUT, self.output)
         self.post.flush()
@@ -138,9 +137,8 @@ class _Job:
 
     def _begun(self) -> Run:
         """The run: the server's, or a new one."""
-        overrides = self.post.lease.overrides
         run = Run.open(self.home) if "config.json" in self.given else self._new()
-        return self._retold(run, overrides.prompts, overrides.seeds)
+        return self._retold(run, self.post.lease.overrides)
 
     def _new(self) -> Run:
         """Checks the request and begins a run whose request names files, but no folders of this machine."""
@@ -154,10 +152,16 @@ class _Job:
     def _input(self, path: Path) -> Path:
         return self._local(f"inputs/{path.name}")
 
-    def _retold(self, run: Run, prompts: Mapping[int, str], seeds: Mapping[int, int] = MappingProxyType({})) -> Run:
+    def _retold(self, run: Run, overrides: Overrides) -> Run:
         """The run with what was changed of sections that are not made; what is made stays as it is."""
-        prompts = {index: prompt for index, prompt in prompts.items() if not run.has_section(index)}
-        seeds = {index: seed for index, seed in seeds.items() if not run.has_section(index)}
+        prompts, seeds = dict(overrides.prompts), dict(overrides.seeds)
+        config = run.config
+        for section in config.plan().sections:
+            known = run.has_section(section.index)
+            if known or prompts.get(section.index) == config.prompt_of(section):
+                prompts.pop(section.index, None)
+            if known or seeds.get(section.index) == config.seed_of(section):
+                seeds.pop(section.index, None)
         if prompts or seeds:
             run = run.retell(prompts, seeds)
         self._put(BEGUN)
@@ -262,16 +266,11 @@ def renamed(request: R, name: Callable[[Path], Path]) -> R:
     return request.model_copy(update=changes)
 
 
-def unplaced(request: R) -> R:
-    """A request that says no folder of its models, either."""
-    model = Path(request.model)
-    return request.model_copy(
-        update={
-            "model": model.name if model.is_absolute() else request.model,
-            "parts": {part: Path(path.name) for part, path in request.parts.items()},
-            "loras": {Path(path.name): weight for path, weight in request.loras.items()},
-        }
-    )
+def unplaced(request: R, model: str) -> R:
+    """A request that says no folder of its model, either, but what the server calls it."""
+    parts = {part: Path(path.name) for part, path in request.parts.items()}
+    loras = {Path(path.name): weight for path, weight in request.loras.items()}
+    return request.model_copy(update={"model": model, "parts": parts, "loras": loras})
 
 
 def peak_memory() -> int:
