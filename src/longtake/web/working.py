@@ -144,10 +144,11 @@ class _Job:
         """Checks the request and begins a run whose request names files, but no folders of this machine."""
         lease = self.post.lease
         asked = read_request(lease.request) if lease.kind == "generate" else read_extension(lease.request)
-        wanted, noted = renamed(asked, self._input), renamed(asked, lambda path: Path(path.name))
+        wanted = renamed(asked, self._input)
+        noted = unplaced(renamed(asked, lambda path: Path(path.name)), lease.video["model"])
         device = find_device(self.runtime.device)
         checked = preflight(wanted, self.output, self.home)
-        return begin(wanted, self.output, self.home, checked, lambda: codec_of(checked.config, device), unplaced(noted))
+        return begin(wanted, self.output, self.home, checked, lambda: codec_of(checked.config, device), noted)
 
     def _input(self, path: Path) -> Path:
         return self._local(f"inputs/{path.name}")
