@@ -186,7 +186,7 @@ def kills(options: argparse.Namespace, folder: Path) -> tuple[Any, list[Row]]:
     try:
         studio.begin("server")
         studio.begin("worker")
-        outcome = survive(studio, tiny_job(studio, folder), options.kills, options.seed, span=2.0)
+        outcome = survive(studio, tiny_job(studio, folder), options.kills, options.seed, span=1.0)
     finally:
         studio.close()
     o = outcome
