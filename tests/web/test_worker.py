@@ -186,7 +186,7 @@ def test_a_stopped_job_is_a_shorter_video_that_begins_at_0(bench, order):
 
 
 def test_a_cancelled_job_is_dropped(bench):
-    job = bench.submit()
+    job = bench.submit(seconds=90)
     assert (
         bench.make(job, on("step"), lambda worker: bench.call("POST", f"/v1/videos/{job}/cancel"))["status"]
         == "cancelled"
@@ -232,7 +232,7 @@ def test_a_video_is_made_longer(bench, undisturbed):
 
 
 def test_a_deleted_job_is_dropped_and_the_worker_lives(bench):
-    job = bench.submit()
+    job = bench.submit(seconds=90)
     assert bench.make(job, on("step"), lambda worker: bench.call("DELETE", f"/v1/videos/{job}")) is None
     assert not list((bench.folder / "scratch").iterdir())
     assert bench.make(bench.submit(seconds=3))["status"] == "completed"

@@ -136,7 +136,12 @@ class _Job:
 
     def _begun(self) -> Run:
         """The run: the server's, or a new one."""
-        run = Run.open(self.home) if "config.json" in self.given else self._new()
+        if "config.json" in self.given:
+            for folder in ("sections", "segments"):
+                (self.home / folder).mkdir(exist_ok=True)  # an empty one has no file that would bring it
+            run = Run.open(self.home)
+        else:
+            run = self._new()
         return self._retold(run, self.post.lease.overrides)
 
     def _new(self) -> Run:
