@@ -46,7 +46,9 @@ async def json_of(request: Request) -> Any:
     """
     body = await request.body()
     try:
-        return json.loads(body, parse_constant=_not_a_number)
+        data = json.loads(body, parse_constant=_not_a_number)
+        json.dumps(data, ensure_ascii=False).encode()  # half of a pair of surrogates is no text that can be kept
+        return data
     except (ValueError, RecursionError):
         raise Refusal("invalid_request", "the body is no JSON that can be read") from None
 

@@ -39,5 +39,5 @@ async def heavily(request: Request, work: Callable[P, T], *args: P.args, **more:
 
 def answer(data: Any, status: int = 200) -> Response:
     """JSON, as it is: what the studio says needs no second check."""
-    body = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    body = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
     return Response(body, status, media_type="application/json")
