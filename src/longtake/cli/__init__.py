@@ -16,9 +16,11 @@ VERBS = {
     "generate": "make a video from a start image and a prompt",
     "extend": "make a video longer: what comes after it, or what was before it",
     "resume": "go on with a run that was stopped, or make it again from one of its sections",
+    "serve": "open the studio: a page that makes videos, and an HTTP interface",
     "show": "draw a schedule and the plan of a video, or a run with its drift and motion",
     "doctor": "say what this machine can run, how fast, and what is lacking",
     "models": "list the models that are known by name, and what of them is here",
+    "worker": "make the videos that are asked of a server, on this machine",
     "train": "train a codec, a video model, or a next-frame-section model",
 }
 SPINS = "3000"  # of a waiting thread before it sleeps, in GNU OpenMP, which torch uses on a CPU

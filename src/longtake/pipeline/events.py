@@ -36,6 +36,7 @@ class Step:
     step: int  # from 1
     latents: Float[Tensor, "1 c t h w"]
     steps: int  # of this section
+    clean: Float[Tensor, "1 c t h w"]  # what the network takes them to become: the prediction that this step followed
 
 
 @dataclass(frozen=True, slots=True)
