@@ -63,7 +63,7 @@ function ratio(plan) {
 }
 
 export class Scale {
-  constructor(plan, width) {
+  constructor(plan, width, bare = false) {
     const places = inTime(plan);
     const [first, end] = [places[0].frames[0], places.at(-1).frames[1]];
     const seen = plan.sections.flatMap((section) => section.seen);
@@ -72,8 +72,8 @@ export class Scale {
     this.places = places.length;
     this.width = width;
     this.narrow = narrow;
-    this.gutter = narrow ? 34 : 84;
-    this.cost = narrow ? 46 : 88;
+    this.gutter = bare ? 0 : narrow ? 34 : 84;
+    this.cost = bare ? 0 : narrow ? 46 : 88;
     this.first = first;
     this.end = end;
     this.generated = places[0].frames[1] - first;

@@ -13,7 +13,7 @@ const EMPTY = {
   image: null, // an upload's id
   prompt: "",
   model: "",
-  seconds: 6,
+  seconds: 12,
   order: "",
   schedule: "",
   steps: null,
@@ -44,10 +44,10 @@ const APART = new Set([...Object.keys(KNOWN), "storyboard", "width", "height", "
 
 // Ready choices; {} of them is what the model itself would do.
 export const READY = {
-  usual: { seconds: 6, order: "", schedule: "", steps: null, guidance: null, loop: false },
+  usual: { seconds: 12, order: "", schedule: "", steps: null, guidance: null, loop: false },
   sketch: { seconds: 6, steps: 4, order: "", schedule: "" },
   take: { seconds: 30, order: "vanilla", schedule: "", steps: null },
-  backwards: { seconds: 12, order: "inverted", schedule: "", steps: null, loop: false },
+  backwards: { seconds: 18, order: "inverted", schedule: "", steps: null, loop: false },
   circle: { seconds: 12, order: "vanilla", schedule: "", steps: null, loop: true },
 };
 

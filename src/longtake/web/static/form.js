@@ -53,7 +53,7 @@ export class Form {
     const reads = {
       prompt: (value) => (draft.prompt = value),
       seconds: (value) => this.long(Number(value)),
-      length: (value) => this.long(Number(value)),
+      slider: (value) => this.long(Number(value)),
       seed: (value) => Object.assign(draft, { seed: Number(value), fresh: false }),
       fresh: (_, field) => (draft.fresh = field.checked),
       model: (value) => Object.assign(draft, { model: value, order: "", schedule: "", size: "" }),
@@ -71,7 +71,7 @@ export class Form {
       if (!(name in reads)) return;
       reads[name](value, event.target);
       if (name === "model") this.offer();
-      if (["model", "seconds", "length", "seed", "order"].includes(name)) this.show(event.target);
+      if (["model", "seconds", "slider", "seed", "order"].includes(name)) this.show(event.target);
       this.changed();
     });
     root.addEventListener("submit", (event) => {
@@ -156,7 +156,7 @@ export class Form {
       if (field && field !== typed) field.value = value ?? "";
     };
     for (const name of ["prompt", "seconds", "seed", "model", "schedule", "steps", "guidance", "negative", "size"]) put(name, draft[name]);
-    put("length", clamp(draft.seconds, 1, LONGEST));
+    put("slider", clamp(draft.seconds, 1, LONGEST));
     const model = this.model();
     const order = draft.order === model?.order ? "" : draft.order;
     for (const radio of root.querySelectorAll("[name=order]")) radio.checked = radio.value === order;

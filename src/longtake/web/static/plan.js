@@ -5,7 +5,7 @@ import { h, s } from "./dom.js";
 import { lasting, number, t } from "./words.js";
 
 const ROOM = 264; // pixels for all rows
-const TALL = 18;
+const TALL = 22;
 const LOW = 3;
 const NUMBERED = 11; // pixels from which a row has room for its number
 const SHADE = { 1: 0.92, 2: 0.55, 4: 0.3 };

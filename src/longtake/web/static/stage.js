@@ -188,8 +188,6 @@ export class Stage {
       active(video) && worker ? t("fact.worker", { worker }) : null,
     ].filter(Boolean);
     $("#facts").textContent = said.join(" · ");
-    $("#shown-progress").value = video.progress;
-    $("#shown-progress").hidden = over(video);
     if (plan) $("#shown-says").textContent = summary({ ...plan, estimate_seconds: null });
   }
 
@@ -203,7 +201,7 @@ export class Stage {
       active(video) && !longtake.stopping ? button("pause", () => act(id, "pause")) : null,
       active(video) && !longtake.stopping ? button("stop", () => act(id, "stop")) : null,
       active(video) || waiting(video) || video.status === "paused" ? button("cancel", () => act(id, "cancel")) : null,
-      ["paused", "failed", "cancelled"].includes(video.status) || partial(video) ? button("resume", () => act(id, "resume"), { icon: "play", class: "primary" }) : null,
+      ["paused", "failed", "cancelled"].includes(video.status) || partial(video) || (active(video) && longtake.stopping && longtake.stopping !== "cancel") ? button("resume", () => act(id, "resume"), { icon: "play", class: "primary" }) : null,
       video.status === "completed" ? button("extend", () => this.form.extend(id)) : null,
       lastDone ? button("last", () => this.useLast(lastDone)) : null,
       some ? button("download", (event) => menu(event.currentTarget, downloads(video)), { "aria-haspopup": "menu" }) : null,

@@ -38,7 +38,7 @@ export function drawStrip(root, video, open) {
   const { plan, sections } = video.longtake;
   const width = root.clientWidth;
   if (!plan || !width) return;
-  const scale = new Scale(plan, width);
+  const scale = new Scale(plan, width, true);
   const states = new Map(sections.map((one) => [one.place, one]));
   const metered = sections.filter((one) => one.meter);
   const first = [...metered].sort((one, other) => one.place - other.place)[0]?.meter;

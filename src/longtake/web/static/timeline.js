@@ -1,6 +1,6 @@
 // The storyboard: words, key images and seeds on tracks above the plan. What is dragged snaps to sections.
 
-import { upload } from "./api.js";
+import { at as address, upload } from "./api.js";
 import { Scale, secondsOf } from "./board.js";
 import { clamp, h, icon, iconButton, keyed } from "./dom.js";
 import { at as time, t } from "./words.js";
@@ -13,6 +13,9 @@ const KINDS = {
   guidance: { track: "seed", least: 0, short: 1, fresh: () => ({ guidance: 2 }) },
 };
 const TRACKS = ["prompt", "image", "seed"];
+const TICK = 56; // pixels that a time on the ruler needs
+
+const source = (id) => address.upload(id);
 
 let serial = 0;
 
@@ -38,7 +41,12 @@ export class Timeline {
   constructor(root, editor, draft, changed) {
     Object.assign(this, { root, editor, draft, changed, chosen: null, plan: null });
     this.tracks = Object.fromEntries(TRACKS.map((name) => [name, this.track(name)]));
-    root.replaceChildren(...Object.values(this.tracks).map(({ element }) => element));
+    this.ruler = h("div", { class: "ruler", "aria-hidden": "true" });
+    this.start = h("img", { class: "lane-start", alt: "", hidden: true });
+    this.whole = h("p", { class: "lane-words" });
+    this.tracks.image.element.append(this.start);
+    this.tracks.prompt.lane.prepend(this.whole);
+    root.replaceChildren(this.ruler, ...Object.values(this.tracks).map(({ element }) => element));
   }
 
   track(name) {
@@ -106,12 +114,29 @@ export class Timeline {
     this.root.style.setProperty("--cell", `${this.scale.cell}px`);
     this.root.style.setProperty("--room", `${this.scale.room}px`);
     this.root.classList.toggle("narrow", this.scale.narrow);
+    this.around();
     for (const [name, { items }] of Object.entries(this.tracks)) {
       const mine = this.draft.cues.filter((item) => KINDS[item.kind].track === name);
       mine.sort((one, other) => one.at - other.at);
       keyed(items, mine, (item) => item.id, (item) => this.make(item), (element, item) => this.dress(element, item));
     }
     this.edit();
+  }
+
+  // What needs no cue: the scale of time, the start image, and the words that hold where no others do.
+  around() {
+    const every = Math.ceil(this.scale.places / Math.max(1, Math.floor(this.scale.room / TICK)));
+    const ticks = [...Array(Math.floor(this.scale.places / every) + 1).keys()].map((k) => k * every);
+    this.ruler.replaceChildren(...ticks.map((k) => h("span", { style: { left: `${this.scale.place(k)}px` } }, time(k * this.seconds))));
+    this.start.hidden = !this.draft.image || !this.scale.lead;
+    if (!this.start.hidden) {
+      if (this.start.getAttribute("src") !== source(this.draft.image)) this.start.src = source(this.draft.image);
+      this.start.style.left = `${this.scale.gutter - 2}px`;
+      this.start.style.width = `${this.scale.lead - 2}px`;
+    }
+    this.whole.textContent = this.draft.prompt;
+    const heard = this.draft.cues.filter((item) => item.kind === "prompt").reduce((sum, item) => sum + this.end(item) - this.place(item), 0);
+    this.whole.hidden = !this.draft.prompt || heard >= this.scale.places;
   }
 
   make(item) {
@@ -155,11 +180,9 @@ export class Timeline {
     const moved = Math.abs(item.at - snapped) > 0.01;
     button.querySelector(".cue-time").textContent = moved ? `${time(item.at)} → ${time(snapped)}` : time(snapped);
     const image = button.querySelector("img");
-    const source = item.image ? `v1/uploads/${item.image}` : "";
-    if (image && image.getAttribute("src") !== source) {
-      image.hidden = !source;
-      if (source) image.src = source;
-    }
+    if (!image) return;
+    image.hidden = !item.image;
+    if (item.image && image.getAttribute("src") !== source(item.image)) image.src = source(item.image);
   }
 
   async add(kind, boundary = null, file = null) {
