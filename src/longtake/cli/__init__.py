@@ -19,6 +19,7 @@ VERBS = {
     "show": "draw a schedule and the plan of a video, or a run with its drift and motion",
     "doctor": "say what this machine can run, how fast, and what is lacking",
     "models": "list the models that are known by name, and what of them is here",
+    "worker": "make the videos that are asked of a server, on this machine",
     "train": "train a codec, a video model, or a next-frame-section model",
 }
 SPINS = "3000"  # of a waiting thread before it sleeps, in GNU OpenMP, which torch uses on a CPU

@@ -3,12 +3,13 @@
 from longtake.backbones.running import Runtime
 from longtake.pipeline.curves import CURVES, Curve, Row, amount, draw_run, ramp, rows_of, sparkline, squeezed
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
-from longtake.pipeline.generate import extend, generate, make, reroll
+from longtake.pipeline.generate import begin, extend, generate, make, reroll
 from longtake.pipeline.meter import Meter, measure
 from longtake.pipeline.picture import draw_run_svg
 from longtake.pipeline.preflight import Preflight, check_output, find_device, preflight
 from longtake.pipeline.request import Config, Extension, Request, Source
 from longtake.pipeline.run import Run
+from longtake.pipeline.shelf import Placed, Shelf
 
 __all__ = [
     "CURVES",
@@ -18,6 +19,7 @@ __all__ = [
     "Extension",
     "Finished",
     "Meter",
+    "Placed",
     "Planned",
     "Preflight",
     "Request",
@@ -25,9 +27,11 @@ __all__ = [
     "Run",
     "Runtime",
     "SectionDone",
+    "Shelf",
     "Source",
     "Step",
     "amount",
+    "begin",
     "check_output",
     "draw_run",
     "draw_run_svg",

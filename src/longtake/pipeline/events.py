@@ -35,6 +35,7 @@ class Step:
     section: Section
     step: int  # from 1
     latents: Float[Tensor, "1 c t h w"]
+    clean: Float[Tensor, "1 c t h w"]  # what the network takes them to become: the prediction that this step followed
 
 
 @dataclass(frozen=True, slots=True)

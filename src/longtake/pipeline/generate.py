@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,59 +14,53 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longtake.backbones import Backbone, load_backbone
+from longtake.backbones import Backbone
 from longtake.backbones.backbone import AnyCodec
 from longtake.backbones.families import Conditioning, beside
-from longtake.backbones.hunyuan.codec import Tiled
 from longtake.backbones.loading import load_any_codec
-from longtake.backbones.outline import Loaded
 from longtake.backbones.pixels import to_pixels
 from longtake.backbones.prompts import Words
 from longtake.backbones.reading import Draft, Reading, Told, read, velocity_of
 from longtake.backbones.running import Demand, Runtime, running
-from longtake.backbones.workload import Tiling
 from longtake.errors import LongtakeError, ModelError, NumericsError, OutputError
 from longtake.flow import NOISES, SOLVERS, Velocity, sigmas
 from longtake.media import load_image, write_video
 from longtake.packing import History, Importance
 from longtake.pipeline.decoding import Decoded, decoder_for
 from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
-from longtake.pipeline.machine import probe_machine
 from longtake.pipeline.meter import Meter, measure
-from longtake.pipeline.needs import Need, check_hardware
 from longtake.pipeline.preflight import Preflight, check_output, find_device, fingerprint_of, fitted, preflight
 from longtake.pipeline.request import Config, Extension, Request
 from longtake.pipeline.run import Run, frames_of
+from longtake.pipeline.shelf import Shelf
 from longtake.pipeline.source import take_in
 from longtake.plan import Plan, Section
 
-__all__ = ["extend", "generate", "make", "reroll"]
+__all__ = ["begin", "extend", "generate", "make", "reroll"]
 
+Supply = Backbone | Shelf | None  # a model that is set up by the caller, where to look for one, or nothing
 DEFAULT = Runtime()
-TILED: Mapping[Tiling, Tiled] = {"whole": False, "halves": "halves", "tiles": True}
 
 
 def generate(
     request: Request,
     output: Path,
     folder: Path,
-    backbone: Backbone | None = None,
+    backbone: Supply = None,
     runtime: Runtime = DEFAULT,
     checked: Preflight | None = None,
 ) -> Iterator[Event]:
     """Makes a video into `output`; everything on the way is kept in the run folder `folder`.
 
-    The request's model is loaded and run as `runtime` says, unless it is given as `backbone`, set up by the caller.
-    `checked` is what `preflight` said of the same, if it was asked.
+    The request's model is loaded and run as `runtime` says, unless it lies on a shelf or is given as `backbone`, set up
+    by the caller. `checked` is what `preflight` said of the same, if it was asked.
 
     Raises:
         LongtakeError: the request cannot be served; nothing is written then.
     """
-    find_device(runtime.device)
+    target = find_device(runtime.device)
     checked = checked or preflight(request, output, folder)
-    image = fitted(load_image(request.image), checked.config)
-    keys = {key.frame: fitted(load_image(key.image), checked.config) for key in checked.script.keys}
-    run = Run.create(folder, request, checked.config, image, output, keys)
+    run = begin(request, output, folder, checked, lambda: codec_of(checked.config, target))
     yield from make(run, output, backbone, runtime)
 
 
@@ -74,7 +68,7 @@ def extend(
     request: Extension,
     output: Path,
     folder: Path,
-    backbone: Backbone | None = None,
+    backbone: Supply = None,
     runtime: Runtime = DEFAULT,
     checked: Preflight | None = None,
 ) -> Iterator[Event]:
@@ -88,17 +82,46 @@ def extend(
     """
     target = find_device(runtime.device)
     checked = checked or preflight(request, output, folder)
+    given = backbone.codec if isinstance(backbone, Backbone) else None
+    run = begin(request, output, folder, checked, lambda: given or codec_of(checked.config, target))
+    yield from make(run, output, backbone, runtime)
+
+
+def begin(
+    request: Request | Extension,
+    output: Path,
+    folder: Path,
+    checked: Preflight,
+    codec: Callable[[], AnyCodec],
+    noted: Request | Extension | None = None,
+) -> Run:
+    """The run of a request, with nothing made yet; `make` does the rest.
+
+    Args:
+        request: as it was checked.
+        output: where the video will go.
+        folder: of the run.
+        checked: what `preflight` said.
+        codec: gives what a video that is to be made longer is encoded with.
+        noted: what run and video say was asked, if it is not `request`: such as one whose files have other names.
+
+    Raises:
+        LongtakeError: it cannot begin; nothing is written then.
+    """
+    noted = noted or request
+    if isinstance(request, Request):
+        image = fitted(load_image(request.image), checked.config)
+        keys = {key.frame: fitted(load_image(key.image), checked.config) for key in checked.script.keys}
+        return Run.create(folder, noted, checked.config, image, output, keys)
     assert checked.film
-    codec, begun = backbone.codec if backbone else _codec(checked.config, target), folder.exists()
+    begun = folder.exists()
     try:
-        start = take_in(checked.film, checked.config, folder, codec)
-        run = Run.create(folder, request, checked.config, start, output)
+        start = take_in(checked.film, checked.config, folder, codec())
+        return Run.create(folder, noted, checked.config, start, output)
     except LongtakeError:
         if not begun:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    del codec
-    yield from make(run, output, backbone, runtime)
 
 
 def reroll(run: Run, section: int, seed: int) -> Run:
@@ -115,7 +138,7 @@ def reroll(run: Run, section: int, seed: int) -> Run:
 
 
 @torch.inference_mode()
-def make(run: Run, output: Path, backbone: Backbone | None = None, runtime: Runtime = DEFAULT) -> Iterator[Event]:
+def make(run: Run, output: Path, backbone: Supply = None, runtime: Runtime = DEFAULT) -> Iterator[Event]:
     """Makes what a run lacks, from wherever it was stopped. Model and machine are as for `generate`.
 
     Raises:
@@ -141,23 +164,27 @@ def make(run: Run, output: Path, backbone: Backbone | None = None, runtime: Runt
                     plan, config.steps, finished, run.folder, run.video, words.unread, run.read_meters(), remarks
                 )
                 yield from _sections(run, plan, ready, words.told)
-        comment = run.request.model_copy(update={"seeds": config.seeds}).model_dump_json()
-        write_video(run.pieces, output, comment)
+        write_video(run.pieces, output, comment_of(run))
     yield Finished(output, config.images)
 
 
+def comment_of(run: Run) -> str:
+    """What a video says of itself: the request that gives it again."""
+    return run.request.model_copy(update={"seeds": run.config.seeds}).model_dump_json()
+
+
 @contextmanager
-def _ready(run: Run, plan: Plan, backbone: Backbone | None, runtime: Runtime) -> Iterator[tuple[Backbone, Words]]:
+def _ready(run: Run, plan: Plan, backbone: Supply, runtime: Runtime) -> Iterator[tuple[Backbone, Words]]:
     """The backbone as the run wants it, and what it is told. Encoders have read, and left, before the network comes."""
     config, tiled = run.config, False
-    if backbone is None:
-        device = find_device(runtime.device)
-        need = check_hardware(config.model, config, runtime.profile, probe_machine(device, run.folder))
-        runtime, tiled = replace(runtime, profile=need.name), TILED[need.tiling]
-        backbone = load_backbone(config.model, how=_how(config, device, need))
-        placed = True
+    placed = not isinstance(backbone, Backbone)
+    if isinstance(backbone, Backbone):
+        device = backbone.device
     else:
-        device, placed = backbone.device, False
+        device = find_device(runtime.device)
+        taken = (backbone or Shelf()).take(config, device, runtime, run.folder)
+        backbone, runtime, tiled = taken.backbone, taken.runtime, taken.tiled
+        del taken
     told = {"compat": config.compat, "distilled_guidance": config.distilled_guidance}
     backbone = replace(backbone, settings=backbone.settings.model_copy(update=told))
     guided = config.second_guidance > 1.0 or any(config.guidance_of(section) > 1.0 for section in plan.sections)
@@ -181,19 +208,12 @@ def _ready(run: Run, plan: Plan, backbone: Backbone | None, runtime: Runtime) ->
         yield backbone, words
 
 
-def _how(config: Config, device: torch.device, need: Need) -> Loaded:
-    return Loaded(
-        device,
-        places=config.parts,
-        loras=config.loras,
-        storage=config.storage,
-        fp8=config.fp8,
-        rest=device.type != "cpu",
-        readers=device if need.encoders == "device" else "cpu",
-    )
+def codec_of(config: Config, device: torch.device) -> AnyCodec:
+    """The codec of a video's model alone.
 
-
-def _codec(config: Config, device: torch.device) -> AnyCodec:
+    Raises:
+        ModelError: it cannot be loaded.
+    """
     return load_any_codec(config.model, device, config.parts)
 
 
@@ -275,8 +295,16 @@ def _solve(
     if backbone.second is not None:
         boundary = backbone.settings.boundary
         velocity = _split(boundary, velocity, velocity_by(backbone.second, config.second_guidance))
-    for number, x in enumerate(SOLVERS[config.solver](velocity, x, sigmas(config.steps, config.shift)), start=1):
-        yield Step(section, number, x)
+    clean = x
+
+    def watched(x: Tensor, sigma: float) -> Tensor:
+        nonlocal clean
+        predicted = velocity(x, sigma)
+        clean = x - sigma * predicted
+        return predicted
+
+    for number, x in enumerate(SOLVERS[config.solver](watched, x, sigmas(config.steps, config.shift)), start=1):
+        yield Step(section, number, x, clean)
     if not torch.isfinite(x).all():
         raise NumericsError(
             f"section {section.index} (frames {section.frames[0]} to {section.frames[-1]}) is not finite; "

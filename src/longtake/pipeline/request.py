@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -14,6 +15,7 @@ from longtake.plan import (
     SEEDS,
     STRONGEST,
     VANILLA,
+    Cue,
     Gaps,
     Plan,
     Script,
@@ -35,7 +37,18 @@ from longtake.schedule import find_schedule, parse
 if TYPE_CHECKING:
     from longtake.backbones import BackboneSettings
 
-__all__ = ["Config", "Extension", "Request", "Side", "Source", "read_extension", "read_request", "resolve", "script_of"]
+__all__ = [
+    "Config",
+    "Extension",
+    "Request",
+    "Side",
+    "Source",
+    "read_extension",
+    "read_request",
+    "resolve",
+    "retold",
+    "script_of",
+]
 
 T = TypeVar("T")
 W = TypeVar("W", bound="_Wish")
@@ -345,6 +358,20 @@ def script_of(request: Request | Extension, config: Config) -> Script:
     generated = parse(config.schedule).generated
     sections = (config.frames - config.first) // generated
     return compile_storyboard(board, sections, generated, config.temporal_ratio, config.fps)
+
+
+def retold(request: W, config: Config) -> W:
+    """The request that would give a config's `told`: its storyboard says it in cues, a section each or several."""
+    generated = parse(config.schedule).generated
+    seconds = generated * config.temporal_ratio / config.fps
+    images = tuple(Cue(cue.at, image=cue.image) for cue in request.storyboard.cues if cue.image)
+    cues, place = list[Cue](), 0
+    for told, same in groupby(config.told):
+        begin, place = place, place + len(list(same))
+        prompt = None if told.prompt == request.prompt else told.prompt
+        if (prompt, told.seed, told.guidance) != (None, None, None):
+            cues.append(Cue(seconds * begin, seconds * place, prompt, told.seed, told.guidance))
+    return request.model_copy(update={"storyboard": replace(request.storyboard, cues=(*cues, *images))})
 
 
 def _check_joined(config: Config) -> None:

@@ -24,6 +24,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -39,8 +40,8 @@ from torch import Tensor
 from longtake.errors import OutputError, RunError
 from longtake.media import Segment, append_segment, join_segments, save_image, whole, write_segment
 from longtake.pipeline.meter import Meter
-from longtake.pipeline.request import Config, Extension, Request
-from longtake.plan import Section, place_of
+from longtake.pipeline.request import Config, Extension, Request, retold
+from longtake.plan import Section, Told, place_of
 from longtake.schedule import parse
 
 __all__ = ["SHOT", "Run", "check_new", "frames_of", "source_segments", "write_latents"]
@@ -239,6 +240,16 @@ class Run:
         source = source_segments(self.folder, self.config)
         return tuple(sorted((*source, *made), key=lambda piece: piece.first))
 
+    @property
+    def shown(self) -> tuple[Segment, ...]:
+        """The segments that are there and follow each other, from the earliest: what can be watched so far."""
+        there = itertools.dropwhile(lambda piece: not piece.path.exists(), self.pieces)
+        return tuple(itertools.takewhile(lambda piece: piece.path.exists(), there))
+
+    def place_of(self, section: Section) -> int:
+        """The place of a section in time, from 0."""
+        return place_of(section.frames[0], self.config.first, self.generated)
+
     def has_segment(self, place: int) -> bool:
         """True if that section's images are encoded."""
         return self.segment(place).path.exists()
@@ -316,6 +327,31 @@ class Run:
                 self.meter_path(place).unlink(missing_ok=True)
             _write_json(self.folder / "config.json", run.config)
             run.rebuild_video()
+        return run
+
+    def retell(self, prompts: Mapping[int, str], seeds: Mapping[int, int] = MappingProxyType({})) -> Run:
+        """The run with other words, or other seeds, for sections that are not made yet, by their place in the order.
+
+        Raises:
+            RunError: there is no such section, or it is made already, or another process works on this run.
+        """
+        c, every = self.config, self.config.plan().sections
+        told = list(c.told or [Told(c.prompt)] * self.sections)
+        with self.lock():
+            for index in {*prompts, *seeds}:
+                if not 0 <= index < len(every):
+                    raise RunError(f"section {index} does not exist: this run has sections 0 to {len(every) - 1}")
+                section, place = every[index], self.place_of(every[index])
+                before = told[place].prompt, c.seed_of(section)
+                now = prompts.get(index, before[0]), seeds.get(index, before[1])
+                if now != before and self.has_section(index):
+                    raise RunError(f"section {index} is made already; make it again from there, or begin a branch")
+                told[place] = replace(told[place], prompt=now[0])
+            config = c.model_copy(update={"told": tuple(told), "seeds": c.seeds | dict(seeds)})
+            run = Run(self.folder, retold(self.request, config), config)
+            # The config comes last: it is what is followed.
+            _write_json(self.folder / "request.json", run.request)
+            _write_json(self.folder / "config.json", run.config)
         return run
 
     @staticmethod
