@@ -16,6 +16,7 @@ VERBS = {
     "generate": "make a video from a start image and a prompt",
     "extend": "make a video longer: what comes after it, or what was before it",
     "resume": "go on with a run that was stopped, or make it again from one of its sections",
+    "serve": "open the studio: a page that makes videos, and an HTTP interface",
     "show": "draw a schedule and the plan of a video, or a run with its drift and motion",
     "doctor": "say what this machine can run, how fast, and what is lacking",
     "models": "list the models that are known by name, and what of them is here",

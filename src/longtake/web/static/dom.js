@@ -22,7 +22,7 @@ export const h = (name, props = {}, ...children) => dressed(document.createEleme
 export const s = (name, props = {}, ...children) => dressed(document.createElementNS(SVG, name), props, children);
 
 export const icon = (name) =>
-  s("svg", { class: "icon", "aria-hidden": "true", viewBox: "0 0 24 24" }, s("use", { href: `static/icons.svg#${name}` }));
+  s("svg", { class: "icon", "aria-hidden": "true", viewBox: "0 0 24 24" }, s("use", { href: `icons.svg#${name}` }));
 
 // A button that shows only an icon: its words are its name and its tip.
 export const iconButton = (name, label, click, more = {}) =>
@@ -31,7 +31,7 @@ export const iconButton = (name, label, click, more = {}) =>
 export function rename(button, name, label) {
   button.setAttribute("aria-label", label);
   button.title = label;
-  $("use", button).setAttribute("href", `static/icons.svg#${name}`);
+  $("use", button).setAttribute("href", `icons.svg#${name}`);
 }
 
 // Keeps one element for each item by its key, so that focus, drags and playing videos outlive an update.

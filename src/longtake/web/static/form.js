@@ -133,13 +133,13 @@ export class Form {
 
   examples() {
     const pick = async (name) => {
-      const [image, words] = await Promise.all(["png", "txt"].map((kind) => fetch(`static/examples/${name}.${kind}`)));
+      const [image, words] = await Promise.all(["png", "txt"].map((kind) => fetch(`examples/${name}.${kind}`)));
       this.draft.prompt = (await words.text()).trim();
       await this.image(new File([await image.blob()], `${name}.png`, { type: "image/png" }));
     };
     $("#examples").replaceChildren(
       ...EXAMPLES.map((name) =>
-        h("button", { type: "button", class: "example", "aria-label": t("example", { n: Number(name) }), on: { click: () => tried(() => pick(name)) } }, h("img", { src: `static/examples/${name}.png`, alt: "", width: 160, height: 96 })),
+        h("button", { type: "button", class: "example", "aria-label": t("example", { n: Number(name) }), on: { click: () => tried(() => pick(name)) } }, h("img", { src: `examples/${name}.png`, alt: "", width: 160, height: 96 })),
       ),
     );
   }

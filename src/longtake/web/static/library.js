@@ -184,7 +184,7 @@ export class Library {
       if (!seek.matches(":active")) seek.value = first.currentTime;
       time.textContent = `${clock(first.currentTime)} / ${clock(first.duration || 0)}`;
       play.setAttribute("aria-label", t(first.paused ? "play" : "pause.film"));
-      $("use", play).setAttribute("href", `static/icons.svg#${first.paused ? "play" : "pause"}`);
+      $("use", play).setAttribute("href", `icons.svg#${first.paused ? "play" : "pause"}`);
       if (dialog.open) requestAnimationFrame(sync);
     };
     seek.addEventListener("input", () => {

@@ -6,7 +6,7 @@ const chosen = localStorage.getItem("longtake.language");
 const asked = [chosen, ...navigator.languages.map((tag) => tag.slice(0, 2))];
 export const language = asked.find((tag) => tag in LANGUAGES) ?? "en";
 
-const words = await (await fetch(`static/strings/${language}.json`)).json();
+const words = await (await fetch(`strings/${language}.json`)).json();
 const plural = new Intl.PluralRules(language);
 
 export function t(key, values = {}) {

@@ -1,0 +1,62 @@
+"""How the server is, which models there are, and who may use it."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from longtake.web.api.context import Workshop, answer
+from longtake.web.api.shapes import Health, Models, refusals
+from longtake.web.guard import COOKIE
+from longtake.web.models import table
+from longtake.web.refusal import Refusal
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["system"])
+
+
+@router.get("/health", summary="Whether the server serves", response_model=Health, responses=refusals())
+def health(studio: Workshop) -> Response:
+    """Answers before the engine is there, and says whether it is."""
+    return answer(
+        {
+            "status": "ok",
+            "engine": studio.engine.state,
+            "version": version("longtake"),
+            "workers": studio.workers(),
+            "queued": studio.store.count("queued"),
+            "authorization": "bearer" if studio.settings.token else "none",
+        }
+    )
+
+
+@router.get("/v1/models", summary="The models that can be asked for", response_model=Models, responses=refusals())
+def models(studio: Workshop) -> Response:
+    """The models of this server, the default one first."""
+    studio.engine.wait()
+    return answer({"object": "list", "data": table(studio.settings)})
+
+
+@router.post(
+    "/v1/session",
+    summary="Have a browser remember the token",
+    status_code=204,
+    response_class=Response,
+    responses=refusals(),
+)
+def session(request: Request, studio: Workshop) -> Response:
+    """Sets a cookie, for what a page cannot send a header with: events, pictures, videos."""
+    from secrets import compare_digest
+
+    token = studio.settings.token
+    given = request.headers.get("authorization", "").partition(" ")[2].strip()
+    if token is not None and not compare_digest(given.encode(), token.encode()):
+        raise Refusal("unauthorized", "this is not the token; longtake serve printed it when it started")
+    response = Response(status_code=204)
+    if token is not None:
+        response.set_cookie(COOKIE, studio.settings.pass_cookie, httponly=True, samesite="strict", path="/")
+    return response
