@@ -21,6 +21,9 @@ export const waiting = (video) => video.status === "queued";
 export const over = (video) => ["completed", "failed", "cancelled"].includes(video.status);
 export const partial = (video) => video.status === "completed" && video.progress < 100;
 
+// True of a section whose images are there: decoding can be one section behind.
+export const there = (video, one) => one?.state === "done" && (Boolean(one.meter) || video.status === "completed");
+
 // A mark of what a section holds, which changes when it is made again.
 export const madeAs = (section) => `${section.index}.${section.seconds ?? 0}`;
 

@@ -3,10 +3,10 @@
 
 import { at, bytes } from "./api.js";
 import { inTime } from "./board.js";
-import { active, live, madeAs, on, partial } from "./live.js";
+import { active, live, madeAs, on, partial, there } from "./live.js";
 
 const Source = globalThis.ManagedMediaSource ?? globalThis.MediaSource;
-const EDGE = 0.06; // seconds from the end of what is there that count as being at it
+const EDGE = 1.5; // images from the end of what is there that count as being at it
 const BEHIND = 30; // seconds of film that stay when memory runs out
 
 export const canStream = (codec) => Boolean(Source && codec && Source.isTypeSupported(codec));
@@ -26,7 +26,7 @@ export class Player {
     element.addEventListener("ended", () => this.turn(true));
     element.addEventListener("waiting", () => this.turn());
     element.addEventListener("seeking", () => this.refill());
-    on("section", ({ id, place, ready }) => id === this.video?.id && this.arrived(place, ready));
+    on("section", ({ id, ready }) => id === this.video?.id && this.arrived(ready));
   }
 
   // Opens a video, or brings one that is open up to date.
@@ -92,10 +92,10 @@ export class Player {
     if (this.mode !== "stream" || !this.video) return undefined;
     const { sections, plan } = this.video.longtake;
     const state = new Map(sections.map((one) => [one.place, one]));
-    if (plan.first_images && inTime(plan)[0].images[0] === plan.first_images) this.want(-1, "first");
+    if (this.lead()) this.want(-1, "first");
     for (const section of inTime(plan)) {
       const one = state.get(section.place);
-      if (one?.state === "done") this.want(section.place, madeAs(one));
+      if (there(this.video, one)) this.want(section.place, madeAs(one));
       else if (this.held.has(section.place)) this.drop(section.place);
     }
     return undefined;
@@ -111,18 +111,27 @@ export class Player {
     if (paused) this.element.pause();
   }
 
-  arrived(place, ready) {
-    if (this.mode === "wait") return this.open();
-    this.fresh = place;
-    for (const one of ready) if (this.missing?.has(one)) this.missing.delete(one);
-    return undefined; // the video's own change follows, and fills
+  // What came last is looked at first; the video's own change follows, and fills.
+  arrived(ready) {
+    this.fresh = ready.at(-1);
   }
 
+  get edge() {
+    return EDGE / this.video.longtake.plan.fps;
+  }
+
+  // Seconds that come before the first section as a piece of their own: a source. A start image is in the first piece.
+  lead() {
+    const { plan } = this.video.longtake;
+    return this.video.longtake.kind === "extend" ? plan.first_images / plan.fps : 0;
+  }
+
+  // When a piece begins and ends, in seconds.
   span(place) {
     const { plan } = this.video.longtake;
-    if (place < 0) return [0, plan.first_images / plan.fps];
+    if (place < 0) return [0, this.lead()];
     const section = plan.sections.find((one) => one.place === place);
-    return [section.images[0] / plan.fps, section.images[1] / plan.fps];
+    return [place === 0 ? this.lead() : section.images[0] / plan.fps, section.images[1] / plan.fps];
   }
 
   want(place, mark) {
@@ -187,7 +196,7 @@ export class Player {
     if (done && this.source.readyState === "open" && [...this.held].length >= this.video.longtake.sections.length) this.source.endOfStream();
     const first = this.held.size === 1;
     const outside = !this.range(element.currentTime);
-    if (first || (outside && !element.seeking) || (this.following && this.fresh === place && begin < element.currentTime - EDGE && active(this.video) && backwards(this.video))) {
+    if (first || (outside && !element.seeking) || (this.following && this.fresh === place && begin < element.currentTime - this.edge && backwards(this.video))) {
       element.currentTime = begin + 0.001;
     }
     if (this.following) this.play();
@@ -198,7 +207,7 @@ export class Player {
   range(time) {
     const { buffered } = this.element;
     for (let i = 0; i < buffered.length; i++) {
-      if (time >= buffered.start(i) - EDGE && time <= buffered.end(i) + EDGE) return [buffered.start(i), buffered.end(i)];
+      if (time >= buffered.start(i) - this.edge && time <= buffered.end(i) + this.edge) return [buffered.start(i), buffered.end(i)];
     }
     return null;
   }
@@ -210,8 +219,8 @@ export class Player {
     const { buffered, currentTime } = element;
     if (!buffered.length) return;
     const range = this.range(currentTime);
-    if (!ended && range && currentTime < range[1] - EDGE) return;
-    const next = [...Array(buffered.length).keys()].map((i) => buffered.start(i)).find((start) => start > currentTime + EDGE);
+    if (!ended && range && currentTime < range[1] - this.edge) return;
+    const next = [...Array(buffered.length).keys()].map((i) => buffered.start(i)).find((start) => start > currentTime + this.edge);
     if (next !== undefined) element.currentTime = next + 0.001;
     else if (this.looping && (ended || !this.coming(currentTime))) {
       element.currentTime = buffered.start(0) + 0.001;
@@ -223,7 +232,7 @@ export class Player {
   coming(time) {
     const { plan, sections } = this.video.longtake;
     if (!plan || !active(this.video)) return false;
-    const open = sections.find((one) => one.state !== "done");
+    const open = sections.find((one) => !there(this.video, one));
     return open !== undefined && Math.abs(this.span(open.place)[0] - time) < 2 / plan.fps;
   }
 

@@ -137,7 +137,8 @@ export class Stage {
     $("#shown-status").textContent = statusOf(video);
     $("#shown-status").dataset.status = video.status;
     const ratio = plan ? plan.width / plan.height : 5 / 3;
-    $("#screen").style.setProperty("--ratio", String(ratio));
+    root.style.setProperty("--ratio", String(ratio));
+    if (plan) root.style.setProperty("--frames", String(plan.sections[0].frames[1] - plan.sections[0].frames[0]));
     film.hidden = !longtake.images_done && video.status !== "completed";
     const waitingFor = $("#waiting");
     waitingFor.hidden = !film.hidden;

@@ -3,7 +3,7 @@
 import { at } from "./api.js";
 import { Scale, inTime } from "./board.js";
 import { h, keyed } from "./dom.js";
-import { madeAs, previews } from "./live.js";
+import { madeAs, previews, there } from "./live.js";
 import { at as time, number, t } from "./words.js";
 
 const PICTURED = 36; // pixels of a cell from which a picture of it says something
@@ -60,7 +60,7 @@ export function drawStrip(root, video, open) {
     cell.querySelector(".cell-turn").textContent = section.index + 1;
     cell.querySelector(".cell-state").textContent = one.state === "working" && scale.cell > 60 ? t("strip.step", { step: one.step, steps: one.steps }) : "";
     const image = cell.querySelector("img");
-    const source = scale.cell < PICTURED ? "" : one.state === "done" ? at.last(video.id, section.place, madeAs(one)) : one.state === "working" && preview?.place === section.place ? preview.image : "";
+    const source = scale.cell < PICTURED ? "" : there(video, one) ? at.last(video.id, section.place, madeAs(one)) : one.state === "working" && preview?.place === section.place ? preview.image : "";
     image.hidden = !source;
     image.classList.toggle("sheet", one.state === "working");
     if (source && image.getAttribute("src") !== source) image.src = source;
