@@ -38,6 +38,12 @@ function keep(video) {
   tell("video", { id: video.id });
 }
 
+// Percent of the steps of all sections.
+function progress({ longtake: { sections } }) {
+  const made = sections.map(({ state, step, steps }) => (state === "done" ? 1 : state === "working" ? step / (steps || 1) : 0));
+  return Math.floor((100 * made.reduce((sum, share) => sum + share, 0)) / (sections.length || 1));
+}
+
 const HANDLERS = {
   job: (video) => {
     if (!active(video)) previews.delete(video.id);
@@ -55,6 +61,7 @@ const HANDLERS = {
     if (!known) return;
     Object.assign(known, { index: section, state: "working", step, steps });
     video.longtake.eta_seconds = eta_seconds;
+    video.progress = progress(video);
     tell("video", { id });
   },
   preview: (preview) => {
@@ -72,6 +79,7 @@ const HANDLERS = {
       if (one) one.meter = decoded;
     }
     video.longtake.images_done = images_done;
+    video.progress = progress(video);
     previews.delete(id);
     tell("section", { id, place, ready: ready ?? [place] });
     tell("video", { id });

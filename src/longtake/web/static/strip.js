@@ -60,9 +60,9 @@ export function drawStrip(root, video, open) {
     cell.querySelector(".cell-turn").textContent = section.index + 1;
     cell.querySelector(".cell-state").textContent = one.state === "working" && scale.cell > 60 ? t("strip.step", { step: one.step, steps: one.steps }) : "";
     const image = cell.querySelector("img");
-    const source = scale.cell < PICTURED ? "" : there(video, one) ? at.last(video.id, section.place, madeAs(one)) : one.state === "working" && preview?.place === section.place ? preview.image : "";
+    const source = scale.cell < PICTURED ? "" : there(video, one) ? at.last(video.id, section.place, madeAs(one)) : preview?.place === section.place ? preview.image : one.state === "empty" ? "" : image.getAttribute("src");
     image.hidden = !source;
-    image.classList.toggle("sheet", one.state === "working");
+    image.classList.toggle("sheet", !there(video, one));
     if (source && image.getAttribute("src") !== source) image.src = source;
     const bars = cell.querySelector(".bars");
     bars.hidden = !one.meter || scale.cell < 14;
