@@ -53,7 +53,7 @@ export class Timeline {
     const items = h("div", { class: "items", role: "list", "aria-label": t(`track.${name}`) });
     const add = h(
       "button",
-      { type: "button", class: "track-name", "aria-label": t(`track.${name}.add`), title: t(`track.${name}.add`), on: { click: () => this.add(name) } },
+      { type: "button", class: "track-name", disabled: true, "aria-label": t(`track.${name}.add`), title: t(`track.${name}.add`), on: { click: () => this.add(name) } },
       icon("plus"),
       h("span", {}, t(`track.${name}`)),
     );
@@ -115,7 +115,8 @@ export class Timeline {
     this.root.style.setProperty("--room", `${this.scale.room}px`);
     this.root.classList.toggle("narrow", this.scale.narrow);
     this.around();
-    for (const [name, { items }] of Object.entries(this.tracks)) {
+    for (const [name, { element, items }] of Object.entries(this.tracks)) {
+      element.querySelector(".track-name").disabled = false;
       const mine = this.draft.cues.filter((item) => KINDS[item.kind].track === name);
       mine.sort((one, other) => one.at - other.at);
       keyed(items, mine, (item) => item.id, (item) => this.make(item), (element, item) => this.dress(element, item));
@@ -186,7 +187,6 @@ export class Timeline {
   }
 
   async add(kind, boundary = null, file = null) {
-    if (!this.plan) return;
     const { least, short } = KINDS[kind];
     const taken = new Set(this.draft.cues.filter((item) => item.kind === kind).map((item) => this.place(item)));
     const free = [...Array(this.scale.places - short - least + 1).keys()].map((k) => k + least).filter((k) => !taken.has(k));

@@ -1,0 +1,62 @@
+"""Everyone can use the page: axe finds nothing, the keyboard reaches all, and a telephone is wide enough."""
+
+from importlib.resources import files
+
+import pytest
+from playwright.sync_api import expect
+
+AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+def violations(page):
+    """What axe finds wrong, and where."""
+    page.evaluate(AXE)
+    found = page.evaluate("(values) => axe.run({ runOnly: { type: 'tag', values } })", RULES)
+    assert len(found["passes"]) > 20  # it did look
+    return [(one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1360, 360])
+def test_axe_finds_nothing(visit, server, made, scheme, width):
+    page = visit(server, f"#{made['id']}", color_scheme=scheme, viewport={"width": width, "height": 800}, reduced_motion="reduce")
+    expect(page.locator(".cell.done")).to_have_count(2)
+    page.locator(".cell").first.click()
+    page.locator("details.more summary").click()
+    page.get_by_role("button", name="Add words").click()
+    page.locator("#cue-editor textarea").fill("the ball turns")
+    page.locator("[name=seconds]").fill("1000000")
+    expect(page.locator(".fault[data-field=seconds]")).to_be_visible()
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("button", name="Make again from here").click()
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Library").click()
+    expect(page.locator(".card").first).to_be_visible()
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_keyboard_reaches_everything_in_order(page):
+    page.evaluate("document.activeElement.blur()")
+    seen = []
+    for _ in range(45):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate("(document.activeElement.id || document.activeElement.name || document.activeElement.className)"))
+        visible = page.evaluate("getComputedStyle(document.activeElement).outlineStyle !== 'none' || document.activeElement.matches(':has(:focus-visible), [type=radio], [type=file]')")
+        assert visible, seen[-1]
+    wanted = ["to-studio", "to-library", "language", "image-file", "prompt", "length", "seconds", "seed", "roll-seed", "presets", "make", "loop"]
+    assert [name for name in seen if name in wanted] == wanted
+
+
+def test_a_menu_is_used_with_the_keyboard(page):
+    page.locator("#presets").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("menuitem").first).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator("#presets")).to_be_focused()
+    expect(page.locator("[name=seconds]")).to_have_value("6")
+    expect(page.locator("#steps")).to_have_value("4")
