@@ -20,7 +20,7 @@ class Options:
     port: int = 7860
     """The port to listen on."""
     model: tuple[str, ...] = ()
-    """Models that can be asked for, the default one first: names or folders; default: the one that comes with longtake."""
+    """Models that can be asked for, the default one first: names or folders; default: embedded."""
     workers: int = 1
     """How many jobs are made at a time on this machine; 0: workers come from elsewhere, see longtake worker."""
     home: Path | None = None

@@ -66,12 +66,12 @@ def create_app(settings: Settings, leaving: Callable[[], bool] = lambda: False) 
     for module in (system, uploads, videos, worker):
         app.include_router(module.router)
     app.mount("/examples", StaticFiles(directory=EXAMPLES), name="examples")
-    app.mount("/", StaticFiles(directory=STATIC, html=True, check_dir=False), name="page")
+    if STATIC.is_dir():
+        app.mount("/", StaticFiles(directory=STATIC, html=True), name="page")
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(LongtakeError, _could_not)
     app.add_exception_handler(RequestValidationError, _misread)
     app.add_exception_handler(HTTPException, _unserved)
-    app.add_exception_handler(Exception, _failed)
     app.add_middleware(_guarded, settings=settings)
     return app
 
@@ -124,7 +124,3 @@ def _unserved(request: Request, error: Exception) -> Response:
     response = answer(Refusal(code, message).data, error.status_code)
     response.headers.update(error.headers or {})
     return response
-
-
-def _failed(request: Request, error: Exception) -> Response:
-    return answer(Refusal("server_error", "the server failed at this; its log says how").data, 500)

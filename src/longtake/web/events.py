@@ -9,6 +9,7 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Sequence
 from threading import Lock
+from typing import TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
@@ -16,6 +17,7 @@ from longtake.web.store import Note, Store
 
 __all__ = ["Hub"]
 
+T = TypeVar("T")
 KEPT = 2048  # notes
 QUIET = 15.0  # seconds until a comment shows that the line is alive
 
@@ -56,15 +58,7 @@ class Hub:
         self.closed = True
         self.ring()
 
-    async def wait(self, seconds: float) -> bool:
-        """Waits for the bell; False if it did not ring in time."""
-        try:
-            await asyncio.wait_for(self._bell.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
-
-    async def until(self, ready: Callable[[], object], seconds: float) -> object:
+    async def until(self, ready: Callable[[], T | None], seconds: float) -> T | None:
         """What `ready` gives as soon as it is something, asked in a thread whenever the bell rang; None in the end."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds

@@ -7,6 +7,7 @@ A page of somebody else can have a browser call this machine. So a host must be 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from secrets import compare_digest
@@ -18,8 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from longtake.web.refusal import Refusal
 from longtake.web.settings import LOOPBACK, Settings
 
-__all__ = ["COOKIE", "Guard"]
+__all__ = ["COOKIE", "Guard", "knows"]
 
+LOG = logging.getLogger("longtake.web")
 COOKIE = "longtake_session"
 POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; "
@@ -100,6 +102,11 @@ class Guard:
         except _TooLargeError:
             if not begun:
                 await _refuse(answer, _large(most))
+        except Exception:  # whatever it is, it is answered in our shape, and stands in the log
+            LOG.exception("%s %s failed", scope["method"], scope["path"])
+            if begun:
+                raise
+            await _refuse(answer, Refusal("server_error", "the server failed at this; its log says how"))
 
     def _refused(self, scope: Scope, headers: Headers) -> Refusal | None:
         """Why a call from there is not served, whatever it is."""
@@ -124,8 +131,7 @@ class Guard:
         token = self.settings.token
         if token is None or path in OPEN or not path.startswith(PROTECTED):
             return None
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and compare_digest(given.strip().encode(), token.encode()):
+        if knows(headers, token):
             return None
         if compare_digest(_cookie(headers).encode(), self.settings.pass_cookie.encode()):
             return None
@@ -140,6 +146,12 @@ class Guard:
         if path.startswith("/v1/worker/"):
             return 16 * limits.body_bytes  # plans of long videos
         return limits.body_bytes
+
+
+def knows(headers: Headers, token: str) -> bool:
+    """True if a call brings the token."""
+    kind, _, given = headers.get("authorization", "").partition(" ")
+    return kind.lower() == "bearer" and compare_digest(given.strip().encode(), token.encode())
 
 
 def _large(most: int) -> Refusal:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
-from longtake.web.job import ENDS, Job, Part, moved, summary
+from longtake.web.job import ENDS, Action, Job, Part, Wish, moved, summary
+from longtake.web.planning import aligned
 from longtake.web.refusal import Refusal
 from longtake.web.schema import placed
 from longtake.web.studio import Studio, now
@@ -16,7 +17,12 @@ from longtake.web.studio import Studio, now
 __all__ = ["beat", "end", "expire", "hold", "lease", "listed"]
 
 LOSSES = 3  # leases in a row that are lost without a section before a job is taken for one that kills its workers
-AFTER_LOSS = {None: "return", "stop": "pause", "pause": "pause", "cancel": "cancel"}  # a wish holds without a worker
+AFTER_LOSS: Mapping[Wish | None, Action] = {
+    None: "return",
+    "stop": "pause",
+    "pause": "pause",
+    "cancel": "cancel",
+}  # a wish holds without a worker
 UNLEASED: Mapping[str, Any] = {"lease": None, "worker": None, "stopping": None, "eta_seconds": None}
 
 
@@ -142,7 +148,7 @@ def _put_back(studio: Studio, job: Job, lease: str) -> None:
 
 
 def _planned(studio: Studio, job: Job, event: Mapping[str, Any]) -> Job:
-    plan, store = dict(event["plan"]), studio.store
+    plan, store = aligned(event["plan"]), studio.store
     usual = store.usual_seconds(job.kin)
     before = store.plan(job.id) or {}
     plan["estimate_seconds"] = usual * len(plan["sections"]) if usual else plan.get("estimate_seconds")

@@ -143,7 +143,7 @@ def wanted(asked: Plan, find: Callable[[str | dict[str, Any], str], str]) -> Wan
                 raise Refusal("invalid_request", f"{key} is said twice; once would do", f"{name}.{key}")
             fields[key] = value
     image = find(given["input_reference"], "input_reference") if "input_reference" in given else None
-    board = _board(given.get("storyboard"), fields.pop("prompt", ""), image, find)
+    board = _board(given.get("storyboard") or None, fields.pop("prompt", ""), image, find)
     if board.prompt:
         fields["prompt"] = board.prompt
     if board.timed:
@@ -179,8 +179,7 @@ def _board(
 ) -> Storyboard:
     """The storyboard, joined with the prompt; each of its images is an upload."""
     try:
-        text = isinstance(told, str) and told.strip()
-        board = read_storyboard(told) if text else as_storyboard(told or {})
+        board = as_storyboard(told or {}) if not isinstance(told, str) else read_storyboard(told)
         board = board.joined(prompt, Path(image) if image else None)
     except StoryboardError as error:
         raise Refusal("invalid_request", sentence(str(error)), "storyboard" if told else "prompt") from None

@@ -129,7 +129,7 @@ def _crew(server: str, token: str | None, count: int) -> Iterator[None]:
         threading.Thread(
             target=_keep,
             args=(
-                [sys.executable, "-m", "longtake", "worker", "--server", server, "--name", f"local-{n}"],
+                [sys.executable, "-m", "longtake.web.leash", "worker", "--server", server, "--name", f"local-{n}"],
                 environ,
                 ending,
             ),
@@ -151,7 +151,7 @@ def _keep(command: Sequence[str], environ: Mapping[str, str], ending: threading.
     """Runs a program, again and again, until it is to end."""
     failures = 0
     while not ending.is_set():
-        # Its input is a pipe of ours that says nothing: it ends when this process does, however it does.
+        # Its input is a pipe of ours that says nothing, and ends when this process does, however it does.
         process = subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, start_new_session=True)
         lived = threading.Event()
         timer = threading.Timer(WELL, lived.set)

@@ -240,7 +240,7 @@ class Store:
     def parts(self, id: str) -> list[Part]:
         """The sections of a job in the order of making."""
         sql = "SELECT number, place, state, step, steps, seconds, meter FROM sections WHERE job = ? ORDER BY number"
-        return [Part(*row[:6], json.loads(row[6]) if row[6] else None) for row in self._all(sql, id)]
+        return [Part(*row[:6], meter=json.loads(row[6]) if row[6] else None) for row in self._all(sql, id)]
 
     def put_parts(self, id: str, parts: Iterable[Part], anew: bool = False) -> None:
         """Keeps sections as they are now; `anew`: there are no others."""
@@ -282,18 +282,13 @@ class Store:
 
     def tell_job(self, job: Job) -> None:
         """Notes how a job is now."""
-        video = self.store_position(job)
-        self.tell("job", job.id, video, status=job.status)
-
-    def store_position(self, job: Job) -> dict[str, Any]:
-        """A job without its plan, its position taken as told."""
         video = self.video(job, plan=False)
         position = video["longtake"]["position"]
         if position is None or position >= NEAR:
             self._near.pop(job.id, None)
         else:
             self._near[job.id] = position
-        return video
+        self.tell("job", job.id, video, status=job.status)
 
     def _tell_queue(self) -> None:
         """Tells the jobs near the front of the queue whose position changed."""

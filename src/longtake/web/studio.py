@@ -12,7 +12,7 @@ from typing import Any
 from longtake.web.engine import Engine
 from longtake.web.events import Hub
 from longtake.web.folder import Folders
-from longtake.web.job import Job, Part, summary
+from longtake.web.job import Job, Kind, Part, summary
 from longtake.web.planning import Checked, check, priced
 from longtake.web.refusal import Refusal, scrubbed
 from longtake.web.schema import UPLOAD, Wanted, placed
@@ -82,30 +82,25 @@ class Studio:
         Raises:
             Refusal: it means none, or one that cannot stand there.
         """
-        kind = "video" if param == "video" else "image"
-        if isinstance(given, dict):
-            if kind == "image" and isinstance(given.get("image_url"), str):
-                return self.uploads.take_data(given["image_url"])["id"]
-            if kind == "image" and isinstance(given.get("file_id"), str):
-                given = given["file_id"]
-            elif kind == "video" and isinstance(given.get("id"), str):
-                return (
-                    self._video_as_upload(given["id"])
-                    if given["id"].startswith("video_")
-                    else self.reference(given["id"], param)
-                )
-            else:
-                would = {"image": '{"image_url": "data:image/png;base64,..."}', "video": '{"id": "video_..."}'}[kind]
-                raise Refusal("invalid_request", f"{param}: the id of an upload would do, or {would}", param)
-        if kind == "image" and given.startswith("data:"):
-            return self.uploads.take_data(given)["id"]
-        if not UPLOAD.fullmatch(given) or not self.store.upload(given):
+        if param == "video":
+            id = given.get("id") if isinstance(given, dict) else given
+            if isinstance(id, str):
+                return self._video_as_upload(id) if id.startswith("video_") else self._upload(id, "video", param)
+            raise Refusal("invalid_request", 'video: the id of an upload would do, or {"id": "video_..."}', param)
+        named = [given.get("image_url"), given.get("file_id")] if isinstance(given, dict) else [given]
+        name = next((name for name in named if isinstance(name, str)), "")
+        if name.startswith("data:"):
+            return self.uploads.take_data(name)["id"]
+        return self._upload(name, "image", param)
+
+    def _upload(self, id: str, kind: str, param: str) -> str:
+        if not UPLOAD.fullmatch(id) or not self.store.upload(id):
             raise Refusal(
-                "invalid_request", f"{param}: there is no upload {given[:80]!r}; POST /v1/uploads makes one", param
+                "invalid_request", f"{param}: there is no upload {id[:80]!r}; POST /v1/uploads makes one", param
             )
-        if self.uploads.about(given)["kind"] != kind:
-            raise Refusal("invalid_request", f"{param}: {given} is no {kind}; one would do", param)
-        return given
+        if self.uploads.about(id)["kind"] != kind:
+            raise Refusal("invalid_request", f"{param}: {id} is no {kind}; one would do", param)
+        return id
 
     def _video_as_upload(self, id: str) -> str:
         job, path = self.store.job(id), self.folders.of(id) / "output.mp4"
@@ -141,7 +136,7 @@ class Studio:
             self.store.tell("plan", job.id, {"id": job.id, "plan": checked.plan})
         return job
 
-    def blank_job(self, kind: Any, checked: Checked, remixed_from: str | None = None) -> Job:
+    def blank_job(self, kind: Kind, checked: Checked, remixed_from: str | None = None) -> Job:
         """A job of a request that can be served, which is not kept yet."""
         job = Job(
             id=f"video_{token_hex(12)}",

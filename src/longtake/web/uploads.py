@@ -116,6 +116,8 @@ class Uploads:
                 warnings.simplefilter("ignore")
                 with Image.open(incoming) as image:  # reads the head alone
                     pixels = image.width * image.height
+        except Image.DecompressionBombError:
+            pixels = self.limits.image_pixels + 1
         except Exception:  # Pillow's readers raise whatever they stumble over
             pixels = 0
         if pixels > self.limits.image_pixels:
@@ -166,6 +168,8 @@ def _look(path: Path, limits: Limits) -> dict[str, Any]:
             if not container.streams.video:
                 raise unreadable
             stream = container.streams.video[0]
+            if not stream.codec_context:
+                raise unreadable
             width, height = stream.codec_context.width, stream.codec_context.height
             if width * height > limits.video_pixels or width * height <= 0:
                 raise Refusal("too_large", "the video's pictures are too large; 8192 x 4352 would do", "file")

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from longtake.web.api.context import Workshop, answer
 from longtake.web.api.shapes import Health, Models, refusals
-from longtake.web.guard import COOKIE
+from longtake.web.guard import COOKIE, knows
 from longtake.web.models import table
 from longtake.web.refusal import Refusal
 
@@ -50,11 +50,8 @@ def models(studio: Workshop) -> Response:
 )
 def session(request: Request, studio: Workshop) -> Response:
     """Sets a cookie, for what a page cannot send a header with: events, pictures, videos."""
-    from secrets import compare_digest
-
     token = studio.settings.token
-    given = request.headers.get("authorization", "").partition(" ")[2].strip()
-    if token is not None and not compare_digest(given.encode(), token.encode()):
+    if token is not None and not knows(request.headers, token):
         raise Refusal("unauthorized", "this is not the token; longtake serve printed it when it started")
     response = Response(status_code=204)
     if token is not None:

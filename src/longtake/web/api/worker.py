@@ -125,7 +125,7 @@ async def lease(body: Asking, request: Request, studio: Workshop) -> Response:
     job = await studio.hub.until(lambda: queue.lease(studio, body.worker), body.wait)
     if job is None:
         return Response(status_code=204)
-    if await request.is_disconnected():  # nobody hears that there is work
+    if job.lease and await request.is_disconnected():  # nobody hears that there is work
         await run_in_threadpool(queue.end, studio, job.lease, "returned", None, None)
         return Response(status_code=204)
     return answer(await run_in_threadpool(queue.listed, studio, job))
