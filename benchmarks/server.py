@@ -186,14 +186,14 @@ def kills(options: argparse.Namespace, folder: Path) -> tuple[Any, list[Row]]:
     try:
         studio.begin("server")
         studio.begin("worker")
-        outcome = survive(studio, tiny_job(studio, folder), options.kills, options.seed, span=2.0)
+        outcome = survive(studio, tiny_job(studio, folder), options.kills, options.seed, span=1.5)
     finally:
         studio.close()
     o = outcome
     told = ", ".join(f"{who} {count}" for who, count in o.kills.items())
     faults = {"lost": o.lost, "doubled": o.doubled, "failed": o.failed, "unequal": o.unequal}
     rows = [
-        Row(f"jobs harmed by {options.kills} kills ({told})",
+        Row(f"jobs harmed by {options.kills} kills ({told}; {o.kills_in_work} in work)",
             f"{faults} of {o.jobs}; {o.resumed} resumed by hand", "0", not any(faults.values())),
         Row("sections made twice", f"{o.sections_made_twice} of {o.sections_seen_at_a_kill} seen at a kill", "0",
             o.sections_made_twice == 0 and o.sections_seen_at_a_kill > 0),

@@ -25,7 +25,7 @@ import httpx
 
 __all__ = ["Outcome", "Studio", "free_port", "listeners", "survive"]
 
-LEASE = 1.5  # seconds, of studios whose workers are killed
+LEASE = 1.0  # seconds, of studios whose workers are killed
 PATIENCE = 120.0  # seconds for anything that is waited for
 VICTIMS = ("server", "worker", "both")
 
@@ -46,7 +46,7 @@ class Studio:
         self.client = httpx.Client(base_url=self.url, timeout=PATIENCE)
         self.models, self.lease_seconds = models, lease_seconds
         self.pids: dict[str, int] = {}
-        self._births, self.resumed = 0, 0
+        self._births, self.resumed, self.worker = 0, 0, ""
         self.log = folder / "studio.log"
         folder.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as log:
@@ -68,6 +68,7 @@ class Studio:
         stdin.write(json.dumps({"who": who, **order}) + "\n")
         stdin.flush()
         self.pids[who] = int(stdout.readline())
+        self.worker = order.get("name", self.worker)
         if who == "server":
             self.until(lambda: self.client.get("/health").json()["engine"] == "ready")
 
@@ -138,6 +139,11 @@ class Studio:
 
         return self.until(ended, patience)
 
+    def works(self) -> bool:
+        """True if the worker that there is has a job."""
+        listed = self.client.get("/v1/videos", params={"status": "in_progress", "limit": 100}).json()["data"]
+        return any(video["longtake"]["worker"] == self.worker for video in listed)
+
     def content(self, job: str) -> bytes:
         """The finished file."""
         return self.client.get(f"/v1/videos/{job}/content").raise_for_status().content
@@ -156,6 +162,7 @@ class Outcome:
     """What a studio that was killed again and again has to show."""
 
     kills: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VICTIMS, 0))
+    kills_in_work: int = 0  # while the worker that was killed, or whose server was, had a job
     jobs: int = 0
     lost: int = 0
     doubled: int = 0
@@ -171,7 +178,7 @@ class Outcome:
 def survive(studio: Studio, asked: dict[str, Any], kills: int, seed: int, span: float) -> Outcome:
     """Kills server, worker or both at random moments, up to `span` seconds apart; then lets all jobs end.
 
-    There are two jobs at least at any time. A section that the server has at a kill must be the same file at the end.
+    Three jobs at least are to be made at any time. A section that the server has at a kill stays the same file.
     """
     rng, outcome, began = random.Random(seed), Outcome(), time.monotonic()
     reference = studio.submit(**asked)
@@ -183,9 +190,10 @@ def survive(studio: Studio, asked: dict[str, Any], kills: int, seed: int, span: 
         return [job for job in jobs if studio.video(job)["status"] in ("queued", "in_progress")]
 
     for _ in range(kills):
-        while len(studio.until(lambda: [unfinished()])[0]) < 2:
+        while len(studio.until(lambda: [unfinished()])[0]) < 3:
             jobs.append(studio.until(lambda: studio.submit(**asked)))
         time.sleep(rng.uniform(0.02, span))
+        outcome.kills_in_work += studio.works()
         victim = rng.choice(VICTIMS)
         outcome.kills[victim] += 1
         who = [victim] if victim != "both" else rng.sample(["server", "worker"], 2)
@@ -266,11 +274,11 @@ def _nurse() -> None:
     import threading
 
     import uvicorn
-    from longtake.web.app import create_app
-    from longtake.web.settings import Settings
 
     import longtake.pipeline  # noqa: F401  everything that a child would load
     from longtake.backbones.running import Runtime
+    from longtake.web.app import create_app
+    from longtake.web.settings import Settings
     from longtake.web.worker import Worker, WorkerSettings, until_told
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children vanish when they end

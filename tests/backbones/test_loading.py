@@ -7,7 +7,7 @@ import torch
 from diffusers import WanPipeline
 from safetensors.torch import load_file, save_file
 
-from longtake.backbones import MODELS, BackboneSettings, find_model, load_backbone, load_codec
+from longtake.backbones import MODELS, BackboneSettings, find_model, inspect_model, load_backbone, load_codec
 from longtake.backbones.wan import velocity
 from longtake.errors import ModelError, OutputError
 from longtake.flow import noise
@@ -279,3 +279,15 @@ def test_a_known_model_that_was_not_installed_is_said_to_be_missing(monkeypatch)
 def test_loading_is_silent(tiny_backbone_folder, capfd):
     load_backbone(tiny_backbone_folder)
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_outline_is_read_again_when_a_file_of_the_model_changes(tiny_backbone_folder, tmp_path):
+    folder = shutil.copytree(tiny_backbone_folder, tmp_path / "model")
+    first = inspect_model(folder)
+    assert inspect_model(folder) is first
+    settings = json.loads((folder / "longtake.json").read_text())
+    (folder / "longtake.json").write_text(json.dumps({**settings, "steps": 77}))
+    assert inspect_model(folder).settings.steps == 77
+    (folder / "vae" / "config.json").unlink()
+    with pytest.raises(ModelError):
+        inspect_model(folder)

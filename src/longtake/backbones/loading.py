@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -47,7 +48,19 @@ def inspect_model(name_or_path: str | Path, places: Mapping[str, Path] | None = 
     Raises:
         ModelError: the model is unknown, incomplete, unsafe, of another architecture, or does not fit its configs.
     """
-    found = locate(name_or_path, places)
+    places = dict(places or {})
+    found = present(locate(name_or_path, places))
+    beside = found.path_of("transformer").parent.glob("*")  # settings and codebooks
+    files = sorted({path for part in found.parts for path in part.files} | {path for path in beside if path.is_file()})
+    stats = [(path, path.stat()) for path in files]
+    stamps = tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+    return _inspected(str(name_or_path), tuple(places.items()), stamps)
+
+
+@lru_cache(maxsize=8)
+def _inspected(name: str, places: tuple[tuple[str, Path], ...], stamps: tuple[tuple[Path, int, int], ...]) -> Outline:
+    """The outline of a model as long as its files stay as they are: a server asks for it with every request."""
+    found = locate(name, dict(places))
     return _of(_OUTLINES, found)(present(found))
 
 

@@ -1,7 +1,7 @@
 """The worker's side of the wire: leases, files by their digests, events in order, and a heartbeat.
 
-    main thread   put, tell ------> [queue] --> courier: files, then the event that speaks of them; then the newest step
-                  order, prompts <------------- heart: an empty list of events whenever nothing else was said
+    main thread   put, tell, show --> [queue] --> courier: files, then the event that speaks of them
+                  standing <--------------------- what it hears, or the heart, which beats every 3 s
 
 A lease lives as long as the server hears of it. What cannot be delivered is tried again until the lease must be over.
 """
@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -28,7 +28,7 @@ __all__ = ["Lease", "Line", "LostLeaseError", "Overrides", "Post", "RefusedError
 BEAT = 3.0  # seconds, or a fifth of a lease
 PATIENCE = 10.0  # seconds for an answer; the lease is checked in between
 BACKOFF = (0.1, 0.2, 0.4, 0.8, 1.6)  # seconds between tries; the last one repeats
-BETWEEN_STEPS = 0.1  # seconds
+BETWEEN = 0.1  # seconds from a step to the next one that is told
 AHEAD = 16  # deliveries that may wait: the files of about one section, so that a worker never runs far ahead
 
 Order = Literal["go", "pause", "stop", "cancel"]
@@ -132,7 +132,8 @@ class Post:
         self.known = {note.name: note.sha256 for note in lease.files}  # that the server has
         self._client, self._base = line.client, f"/v1/worker/leases/{quote(lease.lease)}"
         self._queue = queue.Queue[Callable[[], object]](maxsize=AHEAD)
-        self._news: dict[str, dict[str, Any]] = {}  # the newest step and preview, which replace older ones
+        self._newest = dict[str, dict[str, Any]]()  # that was shown of each type
+        self._shown = dict[str, float]()  # when
         self._heard = time.monotonic()
         self._trouble: Exception | None = None
         self._closed = threading.Event()
@@ -187,12 +188,15 @@ class Post:
 
     def tell(self, event: dict[str, Any]) -> None:
         """An event that comes after everything that was put before it."""
-        self._news.clear()  # steps of a section that is done say nothing more
         self._enqueue(lambda: self._say([event]))
 
     def show(self, event: dict[str, Any]) -> None:
-        """An event that counts only while it is the newest of its type."""
-        self._news[event["type"]] = event
+        """An event that counts only while it is the newest of its type; it may be left out."""
+        kind, at = event["type"], time.monotonic()
+        if at - self._shown.get(kind, 0.0) < BETWEEN or self._queue.full():
+            return
+        self._newest[kind], self._shown[kind] = event, at
+        self._enqueue(lambda: self._say([event]) if self._newest[kind] is event else None)
 
     def flush(self) -> None:
         """Waits until all is delivered.
@@ -226,17 +230,11 @@ class Post:
                 continue
 
     def _carry(self) -> None:
-        """The courier: what is queued first, then news. What goes wrong is kept for the main thread."""
+        """The courier. What goes wrong is kept for the main thread."""
         try:
             while not self._closed.is_set():
-                try:
-                    delivery = self._queue.get(timeout=BETWEEN_STEPS)
-                except queue.Empty:
-                    news, self._news = list(self._news.values()), {}
-                    if news:
-                        self._say(news)
-                    continue
-                delivery()
+                with suppress(queue.Empty):
+                    self._queue.get(timeout=0.1)()
         except (LongtakeError, LostLeaseError) as error:
             self._trouble = error
 

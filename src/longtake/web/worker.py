@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ import torch
 from longtake.backbones.running import Runtime
 from longtake.errors import LongtakeError
 from longtake.pipeline.shelf import Shelf
+from longtake.web.scratch import scratch
 from longtake.web.sending import BACKOFF, Lease, Line, LostLeaseError, Post
 from longtake.web.working import failure_of, peak_memory, work
 
@@ -91,12 +90,9 @@ class Worker:
     def _serve(self, line: Line, lease: Lease) -> None:
         """Makes one job. Whatever becomes of it, the worker is ready for the next one afterwards."""
         video, post = lease.video.get("id", "?"), Post(line, lease)
-        if self.settings.scratch:
-            self.settings.scratch.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="longtake-", dir=self.settings.scratch))
         LOG.info("%s begins", video)
         try:
-            with post.open():
+            with scratch(self.settings.scratch) as folder, post.open():
                 try:
                     ended = work(post, folder, self.shelf, self.settings.runtime, self.leaving.is_set)
                 except LostLeaseError:
@@ -116,8 +112,6 @@ class Worker:
             LOG.info("%s is dropped: %s", video, error)
         except LongtakeError as error:
             LOG.warning("%s cannot be ended: %s", video, error)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     @staticmethod
     def _fail(post: Post, error: Exception) -> None:

@@ -22,7 +22,6 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from longtake.backbones import inspect_model
 from longtake.backbones.running import Runtime
 from longtake.errors import HardwareError, InputError, LongtakeError, ModelError, NumericsError, OutputError
 from longtake.media import load_image, write_video
@@ -30,10 +29,10 @@ from longtake.pipeline.events import Event, Finished, Planned, SectionDone, Step
 from longtake.pipeline.generate import begin, codec_of, comment_of, make
 from longtake.pipeline.preflight import find_device, preflight
 from longtake.pipeline.preview import Glance, fit_glance, sheet_of
-from longtake.pipeline.request import Extension, Request, read_extension, read_request, script_of
+from longtake.pipeline.request import Extension, Request, read_extension, read_request
 from longtake.pipeline.run import Run
 from longtake.pipeline.shelf import Shelf
-from longtake.web.plan_json import plan_json
+from longtake.web.planning import plan_of
 from longtake.web.sending import Overrides, Post
 
 __all__ = ["Ended", "Failure", "failure_of", "work"]
@@ -137,7 +136,12 @@ class _Job:
 
     def _begun(self) -> Run:
         """The run: the server's, or a new one."""
-        run = Run.open(self.home) if "config.json" in self.given else self._new()
+        if "config.json" in self.given:
+            for folder in ("sections", "segments"):
+                (self.home / folder).mkdir(exist_ok=True)  # an empty one has no file that would bring it
+            run = Run.open(self.home)
+        else:
+            run = self._new()
         return self._retold(run, self.post.lease.overrides)
 
     def _new(self) -> Run:
@@ -215,9 +219,7 @@ class _Job:
         match event:
             case Planned():
                 self.steps, self.began = 0, time.monotonic()
-                spatial = inspect_model(run.config.model, run.config.parts).spatial_ratio
-                plan = plan_json(run.config, script_of(run.request, run.config), spatial)
-                self.post.tell({"type": "planned", "plan": plan, "unread": list(event.unread),
+                self.post.tell({"type": "planned", "plan": plan_of(run.config), "unread": list(event.unread),
                                 "remarks": list(event.remarks), "finished": event.finished,
                                 "meters": [asdict(meter) for meter in event.meters]})  # fmt: skip
             case Step():
