@@ -30,6 +30,7 @@ export class Form {
     this.draft = loadDraft();
     this.plan = null;
     this.asking = null;
+    this.coming = null;
     this.line = new Timeline($("#timeline"), $("#cue-editor"), this.draft, (refusal) => this.changed(refusal));
     this.replan = debounced(PAUSE, () => this.ask());
     this.redraw = framed(() => this.drawn());
@@ -139,7 +140,7 @@ export class Form {
     };
     $("#examples").replaceChildren(
       ...EXAMPLES.map((name) =>
-        h("button", { type: "button", class: "example", "aria-label": t("example", { n: Number(name) }), on: { click: () => tried(() => pick(name)) } }, h("img", { src: `examples/${name}.png`, alt: "", width: 160, height: 96 })),
+        h("button", { type: "button", class: "example", "aria-label": t("example", { n: Number(name) }), on: { click: () => (this.coming = tried(() => pick(name))) } }, h("img", { src: `examples/${name}.png`, alt: "", width: 160, height: 96 })),
       ),
     );
   }
@@ -236,7 +237,11 @@ export class Form {
     this.changed();
   }
 
-  async image(file) {
+  image(file) {
+    return (this.coming = this.taken(file));
+  }
+
+  async taken(file) {
     try {
       const { id, kind } = await upload(file);
       if (kind === "video") return this.extend(id);
@@ -256,7 +261,8 @@ export class Form {
       this.use(request, { image });
       note(t("restored"));
     } catch (error) {
-      if (!(error instanceof Refusal) || error.status !== 422) return tried(() => Promise.reject(error));
+      if (!(error instanceof Refusal)) throw error;
+      if (error.status !== 422) return this.faults([{ message: error.message, param: "image" }]);
       note(t("restored.not"));
       await this.image(file);
     }
@@ -297,6 +303,7 @@ export class Form {
   async submit() {
     const { draft } = this;
     const button = $("#make");
+    await this.coming; // an image that is on its way
     if (draft.mode === "create" && !draft.image) return this.faults([{ message: t("start.missing"), param: "image" }]);
     button.disabled = true;
     try {

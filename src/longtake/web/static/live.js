@@ -142,8 +142,13 @@ export function listen() {
   }
   source.addEventListener("open", async () => {
     await readHealth();
-    await readAll();
-    tell("read");
+    try {
+      await readAll();
+      tell("read");
+    } catch {
+      health.away = true; // again: the next line that opens reads anew
+      tell("health");
+    }
   });
   source.addEventListener("error", () => {
     health.away = true;
