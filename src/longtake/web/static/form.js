@@ -31,6 +31,7 @@ export class Form {
     this.plan = null;
     this.asking = null;
     this.coming = null;
+    this.refusals = {};
     this.line = new Timeline($("#timeline"), $("#cue-editor"), this.draft, (refusal) => this.changed(refusal));
     this.replan = debounced(PAUSE, () => this.ask());
     this.redraw = framed(() => this.drawn());
@@ -184,7 +185,8 @@ export class Form {
   // Says it, keeps it, and plans it again.
   changed(refusal = null) {
     keepDraft(this.draft);
-    this.faults(refusal ? [refusal] : []);
+    this.say("file", refusal);
+    this.say("made", null);
     this.replan();
   }
 
@@ -195,10 +197,10 @@ export class Form {
     try {
       const plan = await send("v1/plan", bodyOf(this.draft), "POST", { signal: asking.signal });
       this.plan = plan;
-      this.faults([]);
+      this.say("plan", null);
       this.redraw();
     } catch (error) {
-      if (error.name !== "AbortError") this.faults([error]);
+      if (error.name !== "AbortError") this.say("plan", error);
     }
   }
 
@@ -215,11 +217,12 @@ export class Form {
     $("#length-says").textContent = t("length.says", { n: plan.sections.length, seconds: number(plan.images / plan.fps, 2) });
   }
 
-  // One sentence beside the field that it is about.
-  faults(refusals) {
+  // One sentence beside the field that it is about, from each of those who can refuse: planning, a file, making.
+  say(who, refusal) {
+    this.refusals[who] = refusal;
     for (const line of document.querySelectorAll(".fault[data-field]")) line.hidden = true;
     for (const field of this.root.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
-    for (const { message, param } of refusals) {
+    for (const { message, param } of Object.values(this.refusals).filter(Boolean)) {
       const name = FIELDS[(param ?? "").split(".").at(-1)] ?? FIELDS[(param ?? "").split(".")[0]] ?? "form";
       const line = $(`.fault[data-field="${name}"]`);
       line.textContent = message;
@@ -248,7 +251,7 @@ export class Form {
       this.start(id);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      this.faults([{ message: error.message, param: "image" }]);
+      this.say("file", { message: error.message, param: "image" });
     }
     return undefined;
   }
@@ -262,7 +265,7 @@ export class Form {
       note(t("restored"));
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      if (error.status !== 422) return this.faults([{ message: error.message, param: "image" }]);
+      if (error.status !== 422) return this.say("file", { message: error.message, param: "image" });
       note(t("restored.not"));
       await this.image(file);
     }
@@ -304,7 +307,7 @@ export class Form {
     const { draft } = this;
     const button = $("#make");
     await this.coming; // an image that is on its way
-    if (draft.mode === "create" && !draft.image) return this.faults([{ message: t("start.missing"), param: "image" }]);
+    if (draft.mode === "create" && !draft.image) return this.say("made", { message: t("start.missing"), param: "image" });
     button.disabled = true;
     try {
       if (draft.editing) {
@@ -320,7 +323,7 @@ export class Form {
       this.show();
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      this.faults([error]);
+      this.say("made", error);
     } finally {
       button.disabled = false;
     }

@@ -2,7 +2,6 @@
 // it belongs as it arrives, in whatever order, and one that is made again is taken out first.
 
 import { at, bytes } from "./api.js";
-import { inTime } from "./board.js";
 import { active, live, madeAs, on, partial, there } from "./live.js";
 
 const Source = globalThis.ManagedMediaSource ?? globalThis.MediaSource;
@@ -19,7 +18,8 @@ export class Player {
     this.video = null; // as the server tells of it
     this.looping = true;
     this.following = true;
-    this.held = new Map(); // place -> mark of what the buffer holds there
+    this.held = new Map(); // place -> mark of what the buffer holds there, or will
+    this.full = new Set(); // places that it holds
     this.work = Promise.resolve();
     this.epoch = 0;
     element.addEventListener("timeupdate", () => this.turn());
@@ -44,6 +44,7 @@ export class Player {
     this.video = null;
     this.mode = "none";
     this.held.clear();
+    this.full.clear();
     if (this.url) URL.revokeObjectURL(this.url);
     this.url = null;
     this.element.removeAttribute("src");
@@ -93,7 +94,7 @@ export class Player {
     const { sections, plan } = this.video.longtake;
     const state = new Map(sections.map((one) => [one.place, one]));
     if (this.lead()) this.want(-1, "first");
-    for (const section of inTime(plan)) {
+    for (const section of plan.sections) {
       const one = state.get(section.place);
       if (there(this.video, one)) this.want(section.place, madeAs(one));
       else if (this.held.has(section.place)) this.drop(section.place);
@@ -142,7 +143,7 @@ export class Player {
       const data = await bytes(at.section(this.video.id, place, mark), { cache: "no-cache" });
       if (this.held.get(place) !== mark) return;
       const [begin, end] = this.span(place);
-      if (replaced) await this.takeOut(begin, end);
+      if (replaced) await this.takeOut(place);
       await this.put(data, begin);
       this.placed(place, begin, end);
     }, () => this.held.get(place) === mark && this.held.delete(place));
@@ -150,8 +151,7 @@ export class Player {
 
   drop(place) {
     this.held.delete(place);
-    const [begin, end] = this.span(place);
-    this.queue(() => this.takeOut(begin, end));
+    this.queue(() => this.takeOut(place));
   }
 
   // One change of the buffer after another; those of a video that is not shown any more are not made.
@@ -174,7 +174,9 @@ export class Player {
     await settled(this.buffer, "updateend");
   }
 
-  async takeOut(begin, end) {
+  async takeOut(place) {
+    const [begin, end] = this.span(place);
+    this.full.delete(place);
     const half = 0.5 / this.video.longtake.plan.fps; // so that the key image of the next section stays
     this.buffer.remove(begin, end - half);
     await settled(this.buffer, "updateend");
@@ -184,17 +186,18 @@ export class Player {
   async makeRoom() {
     const now = this.element.currentTime;
     const far = [...this.held.keys()].map((place) => [place, ...this.span(place)]).filter(([, begin, end]) => end < now - BEHIND || begin > now + BEHIND);
-    for (const [place, begin, end] of far) {
+    for (const [place] of far) {
       this.held.delete(place);
-      await this.takeOut(begin, end);
+      await this.takeOut(place);
     }
   }
 
   placed(place, begin, end) {
     const { element } = this;
-    const done = this.video.longtake.sections.every((one) => one.state === "done");
-    if (done && this.source.readyState === "open" && [...this.held].length >= this.video.longtake.sections.length) this.source.endOfStream();
-    const first = this.held.size === 1;
+    const first = this.full.size === 0;
+    this.full.add(place);
+    const all = this.video.longtake.sections.every((one) => this.full.has(one.place));
+    if (all && this.source.readyState === "open") this.source.endOfStream();
     const outside = !this.range(element.currentTime);
     if (first || (outside && !element.seeking) || (this.following && this.fresh === place && begin < element.currentTime - this.edge && backwards(this.video))) {
       element.currentTime = begin + 0.001;
