@@ -46,7 +46,7 @@ OPERATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=" ".join)
+@pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=[" ".join(one) for one in OPERATIONS])
 def test_whatever_is_sent_the_answer_is_as_described(fuzzed, method, path):
     operation = schemathesis.openapi.from_dict(described())[path][method.upper()]
     ids = [video["id"] for video in fuzzed.get("/v1/videos?limit=3").json()["data"]]
@@ -68,6 +68,8 @@ def test_whatever_is_sent_the_answer_is_as_described(fuzzed, method, path):
             case.path_parameters = {
                 name: real[number // 2 % len(real)].get(name, value) for name, value in given.items()
             }
+        if isinstance(case.body, dict) and "wait" in case.body:
+            case.body["wait"] = 0
         case.call_and_validate(base_url=fuzzed.address, checks=CHECKS, timeout=60)
 
     check()
@@ -78,7 +80,8 @@ def test_every_call_says_what_it_does_and_how_it_refuses():
         for method, operation in operations.items():
             assert operation["summary"], path
             assert operation["description"], path
-            refused = [answer for status, answer in operation["responses"].items() if status.startswith("4")]
+            answers = operation["responses"].items()
+            refused = [answer for status, answer in answers if status.startswith("4") and status != "416"]
             assert refused, (method, path)
             for answer in refused:
                 reference = answer["content"]["application/json"]["schema"]["$ref"]

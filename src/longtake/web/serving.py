@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import webbrowser
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -151,24 +152,19 @@ def _keep(command: Sequence[str], environ: Mapping[str, str], ending: threading.
     """Runs a program, again and again, until it is to end."""
     failures = 0
     while not ending.is_set():
+        began = time.monotonic()
         # Its input is a pipe of ours that says nothing, and ends when this process does, however it does.
-        process = subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, start_new_session=True)
-        lived = threading.Event()
-        timer = threading.Timer(WELL, lived.set)
-        timer.start()
-        while process.poll() is None and not ending.wait(0.25):
-            pass
-        timer.cancel()
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            return
-        failures = 0 if lived.is_set() else failures + 1
+        with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, start_new_session=True) as process:
+            while process.poll() is None and not ending.wait(0.25):
+                pass
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(GRACE)
+                except subprocess.TimeoutExpired:
+                    process.kill()
         if not ending.is_set():
+            failures = 0 if time.monotonic() - began > WELL else failures + 1
             pause = PAUSES[min(failures, len(PAUSES) - 1)]
             print(f"a worker ended ({process.returncode}); it is started again in {pause:g} s", file=sys.stderr)
             ending.wait(pause)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from longtake.web.job import Kind, Status, Wish
 
 __all__ = ["Deleted", "Failure", "Health", "Models", "Ordered", "PlanShape", "Upload", "Video", "Videos", "refusals"]
+
+
+FINITE = ConfigDict(allow_inf_nan=False)
+Index = Annotated[int, Field(ge=0, le=10**6)]
+Range = Annotated[list[Annotated[int, Field(ge=0, le=10**9)]], Field(min_length=2, max_length=2)]
 
 
 class Reason(BaseModel):
@@ -28,13 +33,15 @@ class Failure(BaseModel):
 class PlannedSection(BaseModel):
     """A section of a plan. Ranges are half-open."""
 
-    index: int
-    place: int
-    frames: list[int]
-    images: list[int]
+    model_config = FINITE
+
+    index: Index
+    place: Index
+    frames: Range
+    images: Range
     start: float
     end: float
-    seen: list[list[int]]
+    seen: list[Range]
     context_tokens: int
     prompt: str
     seed: int
@@ -43,9 +50,11 @@ class PlannedSection(BaseModel):
 class PlanShape(BaseModel):
     """What would be made; sections in the order of making."""
 
+    model_config = FINITE
+
     order: str
     schedule: str
-    steps: int
+    steps: Index
     fps: float
     frames: int
     images: int

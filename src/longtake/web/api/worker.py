@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, Response
 
 from longtake.web import queue
 from longtake.web.api.context import Workshop, answer
-from longtake.web.api.shapes import Leased, Ordered, PlanShape, Video, refusals
+from longtake.web.api.shapes import Index, Leased, Ordered, PlanShape, Video, refusals
 from longtake.web.folder import Incoming
 from longtake.web.refusal import Refusal
 from longtake.web.studio import Studio
@@ -23,7 +23,6 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1/worker", tags=["workers"])
 Lease = Annotated[str, InPath(max_length=100, description="A lease")]
 Name = Annotated[str, InPath(max_length=200, description="A file of a run folder")]
-Index = Annotated[int, Field(ge=0, le=10**6)]
 PICTURE = r"^data:image/(webp|png|jpeg);base64,[A-Za-z0-9+/=]*$"
 
 
@@ -40,6 +39,20 @@ class _Said(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
+class Measured(_Said):
+    """The meter of the section at a place in time."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    place: Index
+    sharpness: float
+    color: float
+    motion: float
+    latent_mean: float
+    latent_std: float
+    jump: float
+
+
 class Planned(_Said):
     """The work is known."""
 
@@ -47,7 +60,7 @@ class Planned(_Said):
     plan: PlanShape
     unread: list[str] = []
     remarks: list[str] = []
-    meters: list[dict[str, float]] = []
+    meters: list[Measured] = []
     finished: int | None = None
 
 
@@ -80,7 +93,7 @@ class Made(_Said):
     place: Index
     images_done: int | None = None
     seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    meter: list[dict[str, float]] | None = None
+    meter: list[Measured] | None = None
     ready: list[Index] = []
 
 
