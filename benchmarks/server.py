@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -118,44 +119,71 @@ def crowd(options: argparse.Namespace, folder: Path) -> tuple[Any, list[Row]]:
     try:
         studio.begin("server")
         studio.begin("worker")
-        image = studio.upload(EXAMPLE)
-        asked = {"model": "embedded", "input_reference": image, "prompt": "a ball on a floor, the camera orbits left"}
-        alone, crowded, times = list[float](), list[float](), {"list": list[float](), "submit": list[float]()}
+        asked = {"model": "embedded", "input_reference": studio.upload(EXAMPLE), "prompt": "a ball on a floor"}
+        times = {"list": list[float](), "submit": list[float]()}
         studio.done(studio.submit(**asked, seconds=3))  # warm
-        alone += _seconds(studio, studio.submit(**asked, seconds=12))
+        alone = _made(studio, studio.submit(**asked, seconds=15))
         with listeners(studio.port, options.listeners) as heard:
-            first = studio.submit(**asked, seconds=12)
-            waiting = _crowd(studio, asked, options.queued, times)
-            crowded += _seconds(studio, first)
-            _calls(studio, times, 200)
-            for job in waiting[1:]:
-                studio.client.delete(f"/v1/videos/{job}")
-            studio.client.post(f"/v1/videos/{waiting[0]}/cancel")
+            first = studio.submit(**asked, seconds=600)
+            waiting = _crowd(studio, asked, options.queued, times)  # as fast as it can
+            studio.client.post(f"/v1/videos/{first}/cancel").raise_for_status()
+            studio.until(lambda: studio.video(first)["status"] == "cancelled")
+            second = studio.submit(**asked, seconds=15)
+            studio.client.post(f"/v1/videos/{second}/move", json={"before": waiting[1]}).raise_for_status()
+            studio.client.post(f"/v1/videos/{waiting[0]}/cancel").raise_for_status()
+            crowded = _made(studio, second)
             ids = heard()
-        alone += _seconds(studio, studio.submit(**asked, seconds=12))
+        for job in reversed(waiting[1:]):
+            studio.client.delete(f"/v1/videos/{job}").raise_for_status()
+        alone += _made(studio, studio.submit(**asked, seconds=15))
     finally:
         studio.close()
-    common = set(ids[0]).union(*ids)
+    newest = min(map(max, ids))  # some had not heard yet of what came last
+    common = {number for one in ids for number in one if number <= newest}
     missed = sum(len(common - set(one)) for one in ids)
     unordered = sum(one != sorted(set(one)) for one in ids)
-    slowed = median(crowded) / median(alone) - 1
     p99 = {name: float(np.percentile(each, 99)) for name, each in times.items()}
+    wall, cpu = (_ratio(crowded, alone, what) for what in ("wall", "worker"))
+    served = median(made.server / made.wall for made in crowded)
     crowdedness = f"{options.listeners} listeners, {options.queued} queued"
     rows = [
         Row(f"events lost or out of order, {crowdedness}", f"{missed} of {len(common)} x {len(ids)}; {unordered}", "0",
             missed == 0 == unordered and len(common) > options.queued),
-        Row("list, p99", f"{p99['list'] * 1e3:.0f} ms", "<= 200 ms", p99["list"] <= BARS["p99"]),
-        Row("submit, p99", f"{p99['submit'] * 1e3:.0f} ms", "<= 200 ms", p99["submit"] <= BARS["p99"]),
-        Row("a section slowed by the crowd", f"{slowed:+.1%} ({median(alone):.2f} -> {median(crowded):.2f} s)",
-            "<= 5 %", slowed <= BARS["slowed"]),
+        *(Row(f"{name}, p99", f"{found * 1e3:.0f} ms", "<= 200 ms", found <= BARS["p99"]) for name, found in p99.items()),
+        Row("a section slowed by the crowd, wall time", wall[1], "<= 5 %", wall[0] <= BARS["slowed"]),
+        Row("  the same in the worker's processor time", cpu[1], "<= 5 %", cpu[0] <= BARS["slowed"]),
+        Row("  the server's share of a core meanwhile", f"{served:.1%}", "<= 5 %", served <= BARS["slowed"]),
     ]  # fmt: skip
-    return {"alone": alone, "crowded": crowded, "p99": p99, "events": len(common), "missed": missed,
-            "calls": {name: len(each) for name, each in times.items()}}, rows  # fmt: skip
+    sections = {"alone": alone, "crowded": crowded}
+    numbers = {name: [asdict(made) for made in group] for name, group in sections.items()}
+    return {**numbers, "times": times, "events": len(common), "missed": missed}, rows
 
 
-def _seconds(studio: Studio, job: str) -> list[float]:
-    """What each section of a job took, once it is done; the first one, with the encoding of the image, aside."""
-    return [section["seconds"] for section in studio.done(job, 600)["longtake"]["sections"]][1:]
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A section, in seconds."""
+
+    wall: float
+    worker: float  # of processor time
+    server: float
+
+
+def _made(studio: Studio, job: str) -> list[Made]:
+    """What each section of a job took from the end of the one before it, the first one aside."""
+    processes = [psutil.Process(studio.pids[who]) for who in ("worker", "server")]
+    marks = list[tuple[float, float, float]]()
+    folder = studio.home / "jobs" / job / "sections"
+    for number in range(len(studio.video(job)["longtake"]["sections"])):
+        studio.until((folder / f"{number:04d}.safetensors").exists, 300)
+        used = [sum(process.cpu_times()[:2]) for process in processes]
+        marks.append((time.monotonic(), used[0], used[1]))
+    studio.done(job)
+    return [Made(*(after - before for before, after in zip(one, other, strict=True))) for one, other in pairwise(marks)]
+
+
+def _ratio(crowded: list[Made], alone: list[Made], what: str) -> tuple[float, str]:
+    with_it, without = (median(getattr(made, what) for made in group) for group in (crowded, alone))
+    return with_it / without - 1, f"{with_it / without - 1:+.1%} ({without:.2f} -> {with_it:.2f} s)"
 
 
 def _crowd(studio: Studio, asked: dict[str, Any], count: int, times: dict[str, list[float]]) -> list[str]:
