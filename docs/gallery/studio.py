@@ -1,4 +1,4 @@
-"""Takes the studio's pictures for these pages: a server, the embedded model, a browser. Needs chromium and the extra dev."""
+"""Takes the studio's pictures: a server, the embedded model, a browser. Needs chromium and the extra dev."""
 
 import io
 import json
@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
@@ -27,7 +28,7 @@ BOARD = {
 
 
 @contextmanager
-def serving():
+def serving() -> Iterator[str]:
     """The address of a server with an empty home."""
     with tempfile.TemporaryDirectory() as home:
         command = [sys.executable, "-m", "longtake", "serve", "--home", home, "--port", "0"]

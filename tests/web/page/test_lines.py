@@ -1,6 +1,6 @@
 """What happens when the server goes away, or asks for a token."""
 
-from conftest import serving
+from browsing import serving
 from playwright.sync_api import expect
 
 

@@ -1,10 +1,9 @@
 """What a visitor does, in a real browser."""
 
-import base64
 from math import isnan
 
 import pytest
-from conftest import EXAMPLES, PATIENCE, finished
+from browsing import EXAMPLES, PATIENCE, drop, finished, until
 from playwright.sync_api import expect
 
 SLOW = 1000  # steps of a section that takes a few seconds
@@ -19,14 +18,6 @@ WATCH = """async () => {
     window.looks.push({ now, length: film.duration, source: film.src });
   });
 }"""
-
-
-def until(page, true, given=None):
-    """Waits for an expression of the page. Playwright's own way evaluates a text, which the page's policy forbids."""
-    page.evaluate(
-        f"(given) => new Promise((done) => {{ const look = () => (({true}) ? done() : setTimeout(look, 20)); look(); }})",
-        given,
-    )
 
 
 def begin(page, seconds=6, steps=2, order=""):
@@ -54,20 +45,6 @@ def shown(page):
     return page.evaluate("location.hash.slice(1)")
 
 
-def drop(page, name, kind, content, at="body"):
-    """Lets go of a file over an element."""
-    page.evaluate(
-        """([at, name, kind, content]) => {
-          const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
-          const dataTransfer = new DataTransfer();
-          dataTransfer.items.add(new File([bytes], name, { type: kind }));
-          for (const type of ["dragenter", "dragover", "drop"])
-            document.querySelector(at).dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
-        }""",
-        [at, name, kind, base64.b64encode(content).decode()],
-    )
-
-
 def test_two_clicks_make_a_video(page):
     page.locator(".example").nth(1).click()
     page.locator("#make").click()
@@ -87,7 +64,9 @@ def test_sections_play_as_they_arrive(page, order):
     wanted = {"": [[0, first], [0, after], [0, end]], "inverted": [[after, end], [first, end], [0, end]]}[order]
     assert [look["now"] for look in looks] == [[pytest.approx(span, abs=0.01)] for span in wanted]
     assert {look["source"] for look in looks} == {looks[0]["source"]}  # never begun again
-    lengths = [look["length"] for look in looks if not isnan(look["length"])]  # it is none until the first has a picture
+    lengths = [
+        look["length"] for look in looks if not isnan(look["length"])
+    ]  # it is none until the first has a picture
     assert lengths == pytest.approx([end] * len(lengths), abs=0.01)
     assert lengths
 
@@ -173,7 +152,9 @@ def test_the_storyboard_snaps_to_sections(page):
 
 def test_a_key_image_is_dropped_on_its_track(page):
     expect(page.locator(".ruler")).to_contain_text("3 s")
-    with page.expect_response(lambda response: response.url.endswith("/v1/plan") and "cues" in (response.request.post_data or "")) as planned:
+    with page.expect_response(
+        lambda response: response.url.endswith("/v1/plan") and "cues" in (response.request.post_data or "")
+    ) as planned:
         drop(page, "end.png", "image/png", (EXAMPLES / "02.png").read_bytes(), ".track-image .lane")
     assert planned.value.ok
     expect(page.locator("button.cue-image")).to_have_count(1)
@@ -218,7 +199,11 @@ def test_the_queue_is_put_in_order_while_it_works(page, server):
 
 @pytest.mark.parametrize(
     ("name", "kind", "content"),
-    [("a.txt", "text/plain", b"no image"), ("a.png", "image/png", b"\x89PNG no image"), ("a.mp4", "video/mp4", b"no video")],
+    [
+        ("a.txt", "text/plain", b"no image"),
+        ("a.png", "image/png", b"\x89PNG no image"),
+        ("a.mp4", "video/mp4", b"no video"),
+    ],
     ids=["text", "broken-image", "broken-video"],
 )
 def test_a_bad_file_is_refused_beside_its_field(page, name, kind, content):
@@ -285,7 +270,8 @@ def test_the_library_finds_and_compares(page, server, made):
     films = page.locator("dialog.compare video")
     expect(films).to_have_count(2)
     until(page, "[...document.querySelectorAll('dialog.compare video')].every((film) => film.currentTime > 0.3)")
-    apart = page.evaluate("(([one, other]) => Math.abs(one.currentTime - other.currentTime))([...document.querySelectorAll('dialog.compare video')])")
+    one, other = page.evaluate("[...document.querySelectorAll('dialog.compare video')].map((film) => film.currentTime)")
+    apart = abs(one - other)
     assert apart < 0.3  # both stand in the same quarter of a second, or the shorter one has ended
     expect(page.locator("dialog.compare .differs").first).to_be_visible()
 

@@ -24,30 +24,35 @@ export function readSchedule(name) {
   return { left: { near: left.near.reverse(), far: left.far.reverse() }, right: side(tokens.slice(made + 1)) };
 }
 
-// Through which kernel a section sees a frame, as far as the schedule's name tells: 1 is as it is, 4 a sixteenth.
-function kernelOf(schedule, [begin, end], frame) {
-  const before = frame < begin;
-  const { near, far } = before ? schedule.left : schedule.right;
-  let distance = before ? begin - 1 - frame : frame - end;
-  for (const span of near) {
-    if (distance < span.frames) return span.kernel;
-    distance -= span.frames;
-  }
-  return (far[0] ?? near.at(-1))?.kernel ?? 1;
+// The kernels through which frames are seen, nearest first; more frames than the schedule names are seen through the last.
+function kernels({ near, far }) {
+  const each = (spans) => spans.flatMap(({ frames, kernel }) => Array(frames).fill(kernel));
+  return [...each(near), ...each(far)];
 }
 
-// What a section sees as [begin, end, kernel], finer ones apart from coarser ones.
+// What a section sees as [begin, end, kernel], finer ones apart from coarser ones, as far as the schedule's name tells.
 export function looks(schedule, section) {
-  const parts = [];
-  for (const [begin, end] of section.seen) {
-    for (let frame = begin; frame < end; frame++) {
-      const kernel = kernelOf(schedule, section.frames, frame);
+  const [begin] = section.frames;
+  const frames = section.seen.flatMap(([from, to]) => [...Array(to - from).keys()].map((i) => from + i));
+  const sides = [
+    [frames.filter((frame) => frame < begin).reverse(), schedule.left, -1],
+    [frames.filter((frame) => frame >= begin), schedule.right, 1],
+  ];
+  return sides.flatMap(([side, spans, direction]) => {
+    const through = kernels(spans);
+    const near = spans.near.reduce((sum, span) => sum + span.frames, 0);
+    const start = direction < 0 ? begin - 1 : section.frames[1];
+    const parts = [];
+    let beyond = near; // the next kernel for a frame that lies beyond a gap
+    for (const frame of side) {
+      const distance = (frame - start) * direction;
+      const kernel = (distance < near ? through[distance] : through[beyond++]) ?? through.at(-1) ?? 1;
       const last = parts.at(-1);
-      if (last && last[1] === frame && last[2] === kernel) last[1]++;
+      if (last && last[2] === kernel && (direction < 0 ? last[0] === frame + 1 : last[1] === frame)) last[direction < 0 ? 0 : 1] += direction;
       else parts.push([frame, frame + 1, kernel]);
     }
-  }
-  return parts;
+    return parts;
+  });
 }
 
 export const inTime = (plan) => [...plan.sections].sort((one, other) => one.place - other.place);

@@ -13,6 +13,7 @@ const KINDS = {
   guidance: { track: "seed", least: 0, short: 1, fresh: () => ({ guidance: 2 }) },
 };
 const TRACKS = ["prompt", "image", "seed"];
+const ICONS = { prompt: "words", image: "image", seed: "dice" };
 const TICK = 56; // pixels that a time on the ruler needs
 
 const source = (id) => address.upload(id);
@@ -55,7 +56,8 @@ export class Timeline {
       "button",
       { type: "button", class: "track-name", disabled: true, "aria-label": t(`track.${name}.add`), title: t(`track.${name}.add`), on: { click: () => this.add(name) } },
       icon("plus"),
-      h("span", {}, t(`track.${name}`)),
+      h("span", { class: "track-words" }, t(`track.${name}`)),
+      h("span", { class: "track-icon" }, icon(ICONS[name])),
     );
     const lane = h("div", {
       class: "lane",
