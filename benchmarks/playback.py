@@ -1,7 +1,7 @@
 """How soon a section that is made is seen: from its event to its first picture on the screen, in chromium.
 
 The server, the worker and the page are those of `longtake serve`; the video grows in time order, and the player waits
-at the end of what is there, so the next picture is one of the section that has just come. Times are of the page's clock:
+at the end of what is there, so the next picture is one of the section that has just come. Times are the page's own:
 from the event's message to requestVideoFrameCallback. Needs the extra dev, and chromium.
 """
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from urllib.request import Request, urlopen
 
 CHROMIUM = shutil.which("chromium")
@@ -30,6 +31,13 @@ class Served:
         found = re.search(r"http://\S+:(\d+)/", line)
         assert found, line + self.process.stderr.read()
         self.url, self.port = found[0], int(found[1])
+        Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self):
+        """Keeps what the program says, so that it can go on saying it."""
+        with open(self.log, "a") as log:
+            for said in self.process.stderr:
+                log.write(said)
 
     def ask(self, path, data=None, method=None):
         """A call of the server, as JSON."""
@@ -66,7 +74,6 @@ class Served:
         """Ends the program; it is gone when this returns."""
         (self.process.kill if kill else self.process.terminate)()
         self.process.wait(30)
-        self.process.stderr.close()
 
 
 @contextmanager

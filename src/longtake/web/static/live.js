@@ -130,6 +130,7 @@ export async function readHealth() {
 }
 
 let last = "";
+let held = null; // what is told while all is read: it is newer
 
 // Listens first and reads then, so that nothing falls between; after a break it reads all again.
 export function listen() {
@@ -137,13 +138,18 @@ export function listen() {
   for (const type of TYPES) {
     source.addEventListener(type, (event) => {
       last = event.lastEventId || last;
-      HANDLERS[type](JSON.parse(event.data));
+      const data = JSON.parse(event.data);
+      if (held) held.push([type, data]);
+      else HANDLERS[type](data);
     });
   }
   source.addEventListener("open", async () => {
+    const mine = (held = []);
     await readHealth();
     try {
       await readAll();
+      if (held === mine) held = null;
+      for (const [type, data] of mine) HANDLERS[type](data);
       tell("read");
     } catch {
       health.away = true; // again: the next line that opens reads anew
