@@ -76,6 +76,9 @@ def test_a_longer_video_is_asked_for_by_side():
         ({"longtake": {"cache": "magic"}}, None, "teacache"),
         ([1], None, "JSON object"),
         ("{", None, "no JSON"),
+        ("[" * 100_000, None, "no JSON"),
+        ('{"prompt": "\\ud800"}', None, "no JSON"),
+        ('{"prompt": NaN}', None, "no JSON"),
     ],
 )
 def test_a_refusal_names_the_field_and_what_would_do(asking, body, param, says):

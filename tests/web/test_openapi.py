@@ -18,7 +18,7 @@ from longtake.web.app import create_app
 from longtake.web.settings import Settings
 
 CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
-EXAMPLES = 12  # of each call
+EXAMPLES = 8  # of each call
 ENDLESS = ("/v1/events", "/v1/videos/{id}/events", "/v1/videos/sync")  # streams, and a call that waits for a worker
 
 

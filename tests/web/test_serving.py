@@ -71,7 +71,7 @@ def test_a_server_ends_while_somebody_listens(tmp_path):
 
 
 def test_what_is_leashed_ends_with_whoever_started_it(tmp_path):
-    leashed = (sys.executable, "-m", "longtake.web.leash", *command(tmp_path)[3:])
+    leashed = (sys.executable, "-m", "longtake.cli.leash", *command(tmp_path)[3:])
     with program(*leashed) as (process, address):
         assert httpx.get(f"{address}/health").status_code == 200
         process.stdin.close()

@@ -5,9 +5,13 @@ import threading
 import zipfile
 
 import av
+import httpx2 as httpx
+import numpy as np
 import pytest
 from PIL import Image
 from playing import Played, leaks, png
+
+from longtake.media import write_segment
 
 VARIANTS = {"thumbnail": "WEBP", "spritesheet": "WEBP", "gif": "GIF"}
 
@@ -327,6 +331,41 @@ def test_a_call_that_waits_for_a_video_that_fails_is_told_why(server, worker):
     assert "not finite" in server.error(answers[0])["message"]
 
 
+def test_whoever_leaves_does_not_leave_a_video_in_the_queue(server):
+    body = {"prompt": "a red ball", "input_reference": server.upload(), "seconds": 6}
+    with pytest.raises(httpx.ReadTimeout):
+        server.post("/v1/videos/sync", json=body, timeout=httpx.Timeout(60, read=1))
+    seen = server.events("/v1/events", after=0, until=lambda seen: seen[-1][2].get("status") == "cancelled")
+    assert seen
+
+
+def test_what_a_browser_has_already_is_not_sent_again(server, made):
+    for path in ("content", "content?variant=thumbnail", "source", "sections/0", "sections/0/last.png"):
+        first = server.get(f"/v1/videos/{made}/{path}")
+        again = server.get(f"/v1/videos/{made}/{path}", headers={"if-none-match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b""), path
+
+
+def test_a_plan_says_how_long_it_will_take_once_something_like_it_was_made(server, worker):
+    assert server.post("/v1/plan", json={"prompt": "x"}).json()["estimate_seconds"] is None
+    server.create()
+    worker.all()
+    plan = server.post("/v1/plan", json={"prompt": "x", "seconds": 12, "num_inference_steps": 4}).json()
+    assert plan["estimate_seconds"] == pytest.approx(1.5 / 2 * 4 * 4)
+
+
+def test_a_place_between_two_others_can_be_taken_again_and_again(server):
+    a, b, c = (server.create(name) for name in "abc")
+    for moved in [b, c] * 40:
+        server.post(f"/v1/videos/{moved}/move", json={"before": a if moved == c else c})
+    order = sorted((a, b, c), key=lambda id: server.video(id)["longtake"]["position"])
+    assert order[-1] == a
+    assert server.studio.store.queue() == order
+    for moved in [b, c] * 40:  # always right before a, where the room is halved each time
+        server.post(f"/v1/videos/{moved}/move", json={"before": a})
+    assert server.studio.store.queue() == [b, c, a]
+
+
 def test_a_finished_video_can_be_made_longer(server, made, worker):
     answer = server.post("/v1/videos/extensions", json={"video": {"id": made}, "prompt": "it turns", "seconds": 3})
     assert answer.status_code == 200, answer.text
@@ -387,3 +426,25 @@ def test_two_workers_never_have_the_same_video(server, tiny_run):
         thread.join(30)
     leases = [worker.lease for worker in workers if worker.lease]
     assert len(set(leases)) == len(ids) == 4
+
+
+def test_a_longer_video_shows_what_it_was_made_from(server, made, worker, tmp_path):
+    """The source is in files of 64 images; together they are the piece at place -1, and the beginning of the video."""
+    body = {"video": {"id": made}, "prompt": "it turns", "seconds": 3}
+    id = server.post("/v1/videos/extensions", json=body).json()["id"]
+    worker.ask()
+    for name, images in (("source/0000.mp4", 64), ("source/0001.mp4", 9), ("segments/0000.mp4", 36)):
+        path = tmp_path / name.replace("/", "-")
+        write_segment(np.zeros((images, 32, 48, 3), np.uint8), path, 0, 12.0)
+        assert worker.put(name, path.read_bytes()).status_code == 204
+    assert server.video(id)["longtake"]["plan"]["first_images"] == 73
+
+    def shown(path):
+        with av.open(io.BytesIO(server.get(f"/v1/videos/{id}/{path}").content)) as container:
+            pictures = list(container.decode(video=0))
+        assert [round(picture.time * 12) for picture in pictures] == list(range(len(pictures)))
+        return len(pictures)
+
+    assert shown("sections/-1") == 73
+    assert shown("content?partial=1") == 109
+    assert server.studio.images_done(id) == 109

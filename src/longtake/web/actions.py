@@ -81,16 +81,14 @@ def move(studio: Studio, id: str, before: str | None) -> Job:
         Refusal: one of them does not wait.
     """
     with studio.store.change():
-        job, queue = studio.store.job(id), studio.store.queue()
+        job = studio.store.job(id)
         if job.status != "queued":
             raise Refusal("conflict", f"a video that is {job.status} has no place in the queue; resume puts it there")
-        if before is not None and before not in queue:
-            studio.store.job(before)
+        if before is not None and studio.store.job(before).status != "queued":
             raise Refusal("conflict", f"{before} does not wait; null moves to the end", "before")
         if before != id:
-            queue.remove(id)
-            queue.insert(queue.index(before) if before else len(queue), id)
-            studio.store.put_ranks(queue)
+            rank = studio.store.between(id, before)  # may number the queue anew
+            studio.store.put(studio.store.job(id).but(rank=rank), tell=True)
         return studio.store.job(id)
 
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
@@ -21,7 +22,7 @@ from starlette.types import ASGIApp
 from longtake.errors import LongtakeError
 from longtake.web import queue
 from longtake.web.api import system, uploads, videos, worker
-from longtake.web.api.context import answer
+from longtake.web.api.context import HEAVY, answer
 from longtake.web.guard import Guard
 from longtake.web.refusal import STATUS, Code, Refusal, sentence
 from longtake.web.settings import Settings
@@ -42,7 +43,7 @@ def create_app(settings: Settings, leaving: Callable[[], bool] = lambda: False) 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         studio = await run_in_threadpool(Studio, settings)
-        app.state.studio = studio
+        app.state.studio, app.state.heavy = studio, CapacityLimiter(HEAVY)
         studio.hub.open()
         studio.engine.start()
         ticking = asyncio.create_task(_tick(studio, leaving))

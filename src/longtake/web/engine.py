@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from threading import Event, Thread
 from typing import Literal
 
@@ -10,6 +11,7 @@ from longtake.web.refusal import Refusal
 
 __all__ = ["Engine"]
 
+LOG = logging.getLogger("longtake.web")
 MODULES = ("longtake.pipeline", "longtake.backbones")
 PATIENCE = 120.0  # seconds that a call waits for the import
 
@@ -30,7 +32,8 @@ class Engine:
             for module in MODULES:
                 importlib.import_module(module)
             self.state = "ready"
-        except ImportError:
+        except Exception:  # whatever a library does when it cannot be loaded here
+            LOG.exception("the engine cannot be loaded")
             self.state = "failed"
         finally:
             self._done.set()

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterable
 from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO
@@ -142,14 +142,15 @@ class Folders:
             return
         shutil.rmtree(away, ignore_errors=True)
 
-    def sweep(self, known: Collection[str]) -> None:
-        """Removes what a killed server left: half files, folders without a job."""
+    def sweep(self, known: Collection[str], worked_on: Iterable[str]) -> None:
+        """Removes what a killed server left: folders without a job, and half files of those that were worked on."""
         shutil.rmtree(self.trash, ignore_errors=True)
         for folder in self.home.glob("video_*"):
             if folder.name not in known:
                 self.remove(folder.name)
-        for leftover in self.home.glob("video_*/**/*.unfinished"):
-            leftover.unlink(missing_ok=True)
+        for job in worked_on:
+            for leftover in (self.home / job).rglob("*.unfinished"):
+                leftover.unlink(missing_ok=True)
 
 
 class Incoming:

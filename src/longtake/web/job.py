@@ -81,7 +81,7 @@ class Job(BaseModel):
     inputs: dict[str, str] = {}  # the files of those uploads, by the run folder's names for them
     seconds: str
     size: str
-    kin: str = ""  # jobs with the same take as long for a section
+    kin: str = ""  # jobs with the same take as long for a step
     remixed_from: str | None = None
     rank: float = 0.0  # in the queue, the least first
     lease: str | None = None

@@ -48,8 +48,8 @@ class Checked:
 
     @property
     def kin(self) -> str:
-        """What makes sections take as long."""
-        return f"{self.model} {self.size} {self.steps}"
+        """What makes steps take as long."""
+        return f"{self.model} {self.size}"
 
 
 def ranges(numbers: Iterable[int]) -> list[list[int]]:
@@ -217,5 +217,6 @@ def loras_of(fields: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
 
 
 def priced(plan: Mapping[str, Any], usual: float | None) -> dict[str, Any]:
-    """A plan with how long it will take, if sections like its own were made lately."""
-    return {**plan, "estimate_seconds": usual * len(plan["sections"]) if usual else None}
+    """A plan with how long it will take, if steps usually take so many seconds."""
+    estimate = round(usual * plan["steps"] * len(plan["sections"]), 1) if usual else plan["estimate_seconds"]
+    return {**plan, "estimate_seconds": estimate}

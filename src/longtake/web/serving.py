@@ -130,7 +130,7 @@ def _crew(server: str, token: str | None, count: int) -> Iterator[None]:
         threading.Thread(
             target=_keep,
             args=(
-                [sys.executable, "-m", "longtake.web.leash", "worker", "--server", server, "--name", f"local-{n}"],
+                [sys.executable, "-m", "longtake.cli.leash", "worker", "--server", server, "--name", f"local-{n}"],
                 environ,
                 ending,
             ),

@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, status TEXT NOT NULL, rank REAL NOT NULL,
   lease TEXT UNIQUE, kin TEXT NOT NULL, words TEXT NOT NULL, body TEXT NOT NULL, plan TEXT);
 CREATE INDEX IF NOT EXISTS queue ON jobs (status, rank);
+CREATE INDEX IF NOT EXISTS kin ON jobs (kin);
 CREATE TABLE IF NOT EXISTS sections (
   job TEXT NOT NULL, number INTEGER NOT NULL, place INTEGER NOT NULL, state TEXT NOT NULL, step INTEGER NOT NULL,
   steps INTEGER NOT NULL, seconds REAL, meter TEXT, PRIMARY KEY (job, number)) WITHOUT ROWID;
@@ -206,14 +207,23 @@ class Store:
                 self._queue_changed = True
                 self.tell_job(job)
 
-    def put_ranks(self, ids: Iterable[str]) -> None:
-        """Puts waiting jobs in that order."""
+    def between(self, id: str, before: str | None) -> float:
+        """A rank for a waiting job right before another one, or behind all."""
+        if before is None:
+            return self.rank("last")
+        high = self.job(before).rank
+        sql = "SELECT max(rank) FROM jobs WHERE status = 'queued' AND rank < ? AND id != ?"
+        low = self._all(sql, high, id)[0][0]
+        middle = high - 1.0 if low is None else (low + high) / 2
+        if low is not None and not low < middle < high:  # halved too often: all get whole numbers again
+            self._number_queue()
+            return self.between(id, before)
+        return middle
+
+    def _number_queue(self) -> None:
+        sql = "UPDATE jobs SET rank = ?1, body = json_set(body, '$.rank', ?1) WHERE id = ?2"
         with self.change():
-            for rank, id in enumerate(ids):
-                job = self.job(id)
-                if job.rank != rank:
-                    self.put(job.but(rank=float(rank)))
-            self._queue_changed = True
+            self._db.executemany(sql, [(float(rank), id) for rank, id in enumerate(self.queue())])
 
     def remove(self, id: str) -> None:
         """Forgets a job, and says so."""
@@ -255,9 +265,10 @@ class Store:
             )  # fmt: skip
 
     def usual_seconds(self, kin: str) -> float | None:
-        """What a section took lately in jobs like that."""
-        sql = """SELECT avg(seconds) FROM (SELECT s.seconds FROM jobs j JOIN sections s ON s.job = j.id
-                 WHERE j.kin = ? AND s.seconds IS NOT NULL ORDER BY j.number DESC, s.number DESC LIMIT 32)"""
+        """What a step took lately in jobs like that."""
+        sql = """SELECT avg(each) FROM (SELECT s.seconds / max(1, s.steps) AS each FROM jobs j
+                 JOIN sections s ON s.job = j.id WHERE j.kin = ? AND s.seconds IS NOT NULL
+                 ORDER BY j.number DESC, s.number DESC LIMIT 32)"""
         return self._all(sql, kin)[0][0]
 
     def video(self, job: Job, plan: bool = True) -> dict[str, Any]:

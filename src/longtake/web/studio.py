@@ -45,12 +45,12 @@ class Studio:
 
     def _replay(self) -> None:
         """Takes up where a server was killed: leases hold on for a while, files say what is done."""
-        self.folders.sweep(set(self.store.ids()))
+        self.folders.sweep(set(self.store.ids()), self.store.ids("in_progress"))
         for leftover in (self.settings.home / "uploads").glob("incoming-*"):
             leftover.unlink(missing_ok=True)
         for lease in self.store.leases():
             self.beats[lease] = time.monotonic() + self.settings.lease_seconds
-        for id in self.store.ids("queued", "in_progress", "paused", "failed", "cancelled"):
+        for id in self.store.ids("in_progress", "paused"):  # of others nothing changed when the server was killed
             self.resync(id)
 
     def close(self) -> None:
@@ -113,8 +113,8 @@ class Studio:
     def checked(self, wanted: Wanted, planning: bool = False) -> Checked:
         """What a request comes to. It blocks."""
         self.engine.wait()
-        uploads = self.settings.home / "uploads"
-        found = check(wanted, self.settings, uploads, self.blank if planning and wanted.kind == "generate" else None)
+        blank = self.blank if planning and wanted.kind == "generate" else None
+        found = check(wanted, self.settings, self.settings.home / "uploads", blank)
         return replace(found, plan=priced(found.plan, self.store.usual_seconds(found.kin)))
 
     def create(self, wanted: Wanted, remixed_from: str | None = None) -> Job:

@@ -31,12 +31,13 @@ class Served:
         found = re.search(r"http://\S+:(\d+)/", line)
         assert found, line + self.process.stderr.read()
         self.url, self.port = found[0], int(found[1])
-        Thread(target=self._listen, daemon=True).start()
+        self._listener = Thread(target=self._listen)
+        self._listener.start()
 
     def _listen(self):
         """Keeps what the program says, so that it can go on saying it."""
-        with open(self.log, "a") as log:
-            for said in self.process.stderr:
+        with open(self.log, "a") as log, self.process.stderr as lines:
+            for said in lines:
                 log.write(said)
 
     def ask(self, path, data=None, method=None):
@@ -74,6 +75,7 @@ class Served:
         """Ends the program; it is gone when this returns."""
         (self.process.kill if kill else self.process.terminate)()
         self.process.wait(30)
+        self._listener.join()
 
 
 @contextmanager

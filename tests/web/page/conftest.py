@@ -31,9 +31,10 @@ def visit(chromium):
     """A function that opens the page in a browser of its own. In the end nothing may have gone wrong in any of them."""
     contexts, faults = [], []
 
-    def open_page(served, path="", ready=True, **settings):
+    def open_page(served, path="", ready=True, script="", **settings):
         context = chromium.new_context(**{"viewport": {"width": 1360, "height": 900}, "locale": "en-US", **settings})
         contexts.append(context)
+        context.add_init_script(script)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: faults.append(str(error)))

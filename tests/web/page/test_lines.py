@@ -1,5 +1,6 @@
 """What happens when the server goes away, or asks for a token."""
 
+import pytest
 from browsing import serving
 from playwright.sync_api import expect
 
@@ -19,6 +20,7 @@ def test_a_token_is_asked_for(visit, tmp_path):
         expect(page.locator("dialog")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_the_page_outlives_its_server(visit, tmp_path):
     home = tmp_path / "home"
     with serving(home, "--workers", "0") as served:

@@ -71,6 +71,17 @@ def test_sections_play_as_they_arrive(page, order):
     assert lengths
 
 
+def test_a_browser_without_media_source_plays_what_is_there(visit, server):
+    page = visit(server, script="delete globalThis.MediaSource; delete globalThis.ManagedMediaSource")
+    begin(page, steps=SLOW)
+    page.locator(".cell.done").first.wait_for()
+    until(page, "document.querySelector('#film').currentTime > 0.1")
+    assert "partial=1" in page.evaluate("document.querySelector('#film').src")
+    status(page, "done")
+    until(page, "document.querySelector('#film').duration > 6")
+    assert "partial=0" in page.evaluate("document.querySelector('#film').src")
+
+
 def test_a_reload_changes_nothing(page, server):
     begin(page, steps=SLOW)
     status(page, "being made")

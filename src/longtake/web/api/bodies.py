@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
+from longtake.web.api.context import heavily
 from longtake.web.refusal import Refusal
 from longtake.web.studio import Studio
 
@@ -46,7 +46,9 @@ async def json_of(request: Request) -> Any:
     """
     body = await request.body()
     try:
-        return json.loads(body, parse_constant=_not_a_number)
+        data = json.loads(body, parse_constant=_not_a_number)
+        json.dumps(data, ensure_ascii=False).encode()  # half of a pair of surrogates is no text that can be kept
+        return data
     except (ValueError, RecursionError):
         raise Refusal("invalid_request", "the body is no JSON that can be read") from None
 
@@ -79,7 +81,7 @@ async def _form(request: Request, studio: Studio) -> dict[str, Any]:
             outer, bracket, inner = name.partition("[")
             if isinstance(value, UploadFile):
                 kinds = ("video",) if name == "video" else ("image",)
-                out[name] = (await taken(studio, value, kinds))["id"]
+                out[name] = (await taken(request, studio, value, kinds))["id"]
             elif bracket and inner.endswith("]"):  # as OpenAI's clients write what is nested
                 nested = out.setdefault(outer, {})
                 if not isinstance(nested, dict):
@@ -103,15 +105,17 @@ def _nested(name: str, value: str) -> Any:
     return value
 
 
-async def taken(studio: Studio, file: UploadFile, kinds: tuple[str, ...] = ("image", "video")) -> dict[str, Any]:
+async def taken(
+    request: Request, studio: Studio, file: UploadFile, kinds: tuple[str, ...] = ("image", "video")
+) -> dict[str, Any]:
     """The upload that a file of a form becomes.
 
     Raises:
         Refusal: it cannot be one.
     """
     incoming = studio.uploads.blank()
-    await run_in_threadpool(_copy, file, incoming)
-    return await run_in_threadpool(studio.uploads.take, incoming, kinds)
+    await heavily(request, _copy, file, incoming)
+    return await heavily(request, studio.uploads.take, incoming, kinds)
 
 
 def _copy(file: UploadFile, path: Path) -> None:
@@ -132,7 +136,7 @@ async def file_of(
         raise Refusal("unsupported_media", f"the body is to be multipart/form-data with a file named {name}")
     async with _form_of(request) as form:
         file = _file(form, name)
-        return await taken(studio, file, kinds)
+        return await taken(request, studio, file, kinds)
 
 
 def _file(form: FormData, name: str) -> UploadFile:

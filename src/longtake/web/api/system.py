@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from longtake.web.api.context import Workshop, answer
+from longtake.web.api.context import Workshop, answer, heavily
 from longtake.web.api.shapes import Health, Models, refusals
 from longtake.web.guard import COOKIE, knows
 from longtake.web.models import table
@@ -35,10 +35,10 @@ def health(studio: Workshop) -> Response:
 
 
 @router.get("/v1/models", summary="The models that can be asked for", response_model=Models, responses=refusals())
-def models(studio: Workshop) -> Response:
+async def models(request: Request, studio: Workshop) -> Response:
     """The models of this server, the default one first."""
-    studio.engine.wait()
-    return answer({"object": "list", "data": table(studio.settings)})
+    await heavily(request, studio.engine.wait)
+    return answer({"object": "list", "data": await heavily(request, table, studio.settings)})
 
 
 @router.post(

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from longtake.web.api.bodies import file_of
-from longtake.web.api.context import Workshop, answer
+from longtake.web.api.context import Workshop, answer, heavily
 from longtake.web.api.shapes import Restored, Upload, refusals
 from longtake.web.restore import restored
 
@@ -61,7 +61,5 @@ def uploaded(id: Annotated[str, InPath(max_length=100)], studio: Workshop) -> Re
 )
 async def restore(request: Request, studio: Workshop) -> Response:
     """What an MP4 was asked to be, and its first image as an upload; of another machine's files nothing is taken."""
-    from starlette.concurrency import run_in_threadpool
-
     about = await file_of(request, "video", studio, ("video",))
-    return answer(await run_in_threadpool(restored, studio, about["id"]))
+    return answer(await heavily(request, restored, studio, about["id"]))

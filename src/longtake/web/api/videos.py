@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 
 from longtake.web import actions, shown
 from longtake.web.api.bodies import described, fields_of
-from longtake.web.api.context import VideoId, Workshop, answer
+from longtake.web.api.context import VideoId, Workshop, answer, heavily
 from longtake.web.api.shapes import Deleted, PlanShape, Video, Videos, refusals
 from longtake.web.job import Job, Status, Wish
 from longtake.web.refusal import Refusal
@@ -64,7 +64,7 @@ class Changed(BaseModel):
 
 async def _wanted(request: Request, studio: Studio, kind: type[Plan]) -> Wanted:
     fields = await fields_of(request, studio)
-    return await run_in_threadpool(_read, studio, kind, fields)
+    return await heavily(request, _read, studio, kind, fields)
 
 
 def _read(studio: Studio, kind: type[Plan], fields: Mapping[str, Any]) -> Wanted:
@@ -77,7 +77,7 @@ def _said(studio: Studio, job: Job) -> Response:
 
 async def _created(request: Request, studio: Studio, kind: type[Plan]) -> Job:
     asked = await _wanted(request, studio, kind)
-    return await run_in_threadpool(studio.create, asked)
+    return await heavily(request, studio.create, asked)
 
 
 @router.post(
@@ -91,8 +91,8 @@ async def plan(request: Request, studio: Workshop) -> Response:
     """Nothing is kept. Without `input_reference` a gray image stands for it; with `video` it is an extension's plan."""
     fields = await fields_of(request, studio)
     kind = Extend if "video" in fields else Create
-    asked = await run_in_threadpool(_read, studio, kind, fields)
-    checked = await run_in_threadpool(studio.checked, asked, True)
+    asked = await heavily(request, _read, studio, kind, fields)
+    checked = await heavily(request, studio.checked, asked, True)
     return answer(checked.plan)
 
 
@@ -153,7 +153,7 @@ async def create_and_wait(request: Request, studio: Workshop) -> Response:
         error = (end.error if isinstance(end, Job) else None) or {}
         why = error.get("message", "it was stopped")
         raise Refusal("conflict", f"{job.id} was not completed: {why}")
-    return await run_in_threadpool(_file, studio, end, "video", False)
+    return await _file(request, studio, end, "video", False)
 
 
 async def _left(request: Request) -> None:
@@ -194,13 +194,16 @@ def delete(id: VideoId, studio: Workshop) -> Response:
 @router.patch(
     "/v1/videos/{id}", summary="Tell a video something else", response_model=Video, responses=refusals(404, 409)
 )
-def change(id: VideoId, body: Changed, studio: Workshop) -> Response:
+async def change(id: VideoId, body: Changed, request: Request, studio: Workshop) -> Response:
     """Sections that are not made yet can be told something else; a job that is not begun can be another one."""
+    return await heavily(request, _change, studio, id, body)
+
+
+def _change(studio: Studio, id: str, body: Changed) -> Response:
     job = studio.store.job(id)
     if body.request is not None:
-        kind = {"generate": Create, "extend": Extend}[job.kind]
-        asked = _read(studio, kind, body.request)
-        if job.kind == "extend" and "side" not in body.request:
+        asked = _read(studio, {"generate": Create, "extend": Extend}[job.kind], body.request)
+        if "side" not in body.request:
             asked.fields.pop("side", None)
         job = actions.edit(studio, id, asked)
     if body.prompts is not None:
@@ -248,9 +251,10 @@ def resume(id: VideoId, studio: Workshop) -> Response:
     response_model=Video,
     responses=refusals(404, 409),
 )
-def reroll(id: VideoId, body: Rerolled, studio: Workshop) -> Response:
+async def reroll(id: VideoId, body: Rerolled, request: Request, studio: Workshop) -> Response:
     """Everything from a section of the order on, from another seed."""
-    return _said(studio, actions.reroll(studio, id, body.section, body.seed))
+    job = await heavily(request, actions.reroll, studio, id, body.section, body.seed)
+    return await run_in_threadpool(_said, studio, job)
 
 
 @router.post(
@@ -259,9 +263,10 @@ def reroll(id: VideoId, body: Rerolled, studio: Workshop) -> Response:
     response_model=Video,
     responses=refusals(404, 409, 429),
 )
-def branch(id: VideoId, body: Branched, studio: Workshop) -> Response:
+async def branch(id: VideoId, body: Branched, request: Request, studio: Workshop) -> Response:
     """A new job, which shares the sections before."""
-    return _said(studio, actions.branch(studio, id, body.section, body.seed, body.prompt))
+    job = await heavily(request, actions.branch, studio, id, body.section, body.seed, body.prompt)
+    return await run_in_threadpool(_said, studio, job)
 
 
 @router.post(
@@ -272,18 +277,26 @@ def move(id: VideoId, body: Moved, studio: Workshop) -> Response:
     return _said(studio, actions.move(studio, id, body.before))
 
 
-def _sent(found: shown.Shown, immutable: bool = False) -> Response:
+def _sent(request: Request, found: shown.Shown, immutable: bool = False) -> Response:
+    """A file, or that whoever asks has it already."""
     keep = "private, immutable, max-age=31536000" if immutable else "private, no-cache"
     headers = {"etag": f'"{found.tag}"', "cache-control": keep}
+    if headers["etag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
     return FileResponse(
-        found.path, media_type=found.media_type, filename=found.name, headers=headers, content_disposition_type="inline"
+        found.path,
+        media_type=found.media_type,
+        filename=found.name,
+        headers=headers,
+        content_disposition_type="inline",
     )
 
 
-def _file(studio: Studio, job: Job, variant: str, partial: bool) -> Response:
-    return _sent(shown.content(studio, job, variant, partial))
+async def _file(request: Request, studio: Studio, job: Job, variant: str, partial: bool) -> Response:
+    return _sent(request, await heavily(request, shown.content, studio, job, variant, partial))
 
 
+KNOWN: dict[int | str, dict[str, Any]] = {304: {"description": "It is as in If-None-Match"}}
 FILES = {"video/mp4": {}, "image/webp": {}, "image/gif": {}, "application/zip": {}}
 
 
@@ -294,21 +307,24 @@ FILES = {"video/mp4": {}, "image/webp": {}, "image/gif": {}, "application/zip": 
     responses={
         200: {"content": FILES, "description": "The file"},
         206: {"content": FILES, "description": "The range of it that was asked for"},
+        **KNOWN,
         416: {"content": {"text/plain": {}}, "description": "There is no such range"},
         **refusals(404, 409),
     },
 )
-def content(
+async def content(
     id: VideoId,
+    request: Request,
     studio: Workshop,
     variant: Literal["video", "thumbnail", "spritesheet", "gif", "frames"] = "video",
     partial: Annotated[Literal["0", "1"], Query(description="1: what is there of it already")] = "0",
 ) -> Response:
     """The MP4, or a picture of it."""
-    return _file(studio, studio.store.job(id), variant, partial == "1")
+    job = await run_in_threadpool(studio.store.job, id)
+    return await _file(request, studio, job, variant, partial == "1")
 
 
-PNG = {200: {"content": {"image/png": {}}, "description": "A picture"}}
+PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "A picture"}, **KNOWN}
 Place = Annotated[int, InPath(ge=-1, le=10**6, description="In time; -1 is what comes before section 0")]
 
 
@@ -318,9 +334,10 @@ Place = Annotated[int, InPath(ge=-1, le=10**6, description="In time; -1 is what 
     response_class=FileResponse,
     responses={**PNG, **refusals(404)},
 )
-def source(id: VideoId, studio: Workshop) -> Response:
+async def source(id: VideoId, request: Request, studio: Workshop) -> Response:
     """As the model sees it where that is known, else as it came."""
-    return _sent(shown.source(studio, studio.store.job(id)))
+    job = await run_in_threadpool(studio.store.job, id)
+    return _sent(request, await heavily(request, shown.source, studio, job))
 
 
 @router.get(
@@ -330,18 +347,21 @@ def source(id: VideoId, studio: Workshop) -> Response:
     responses={
         200: {"content": {"video/mp4": {}}, "description": "A fragmented MP4 from time 0"},
         206: {"content": {"video/mp4": {}}, "description": "A range of it"},
+        **KNOWN,
         416: {"content": {"text/plain": {}}, "description": "There is no such range"},
         **refusals(404),
     },
 )
-def section(
+async def section(
     id: VideoId,
     place: Place,
+    request: Request,
     studio: Workshop,
     v: Annotated[str | None, Query(max_length=100, description="Whatever tells this one from another")] = None,
 ) -> Response:
     """To be appended to what a browser plays; with `v` it can be kept for ever."""
-    return _sent(shown.piece(studio, studio.store.job(id), place), immutable=v is not None)
+    job = await run_in_threadpool(studio.store.job, id)
+    return _sent(request, await heavily(request, shown.piece, studio, job, place), immutable=v is not None)
 
 
 @router.get(
@@ -350,9 +370,10 @@ def section(
     response_class=FileResponse,
     responses={**PNG, **refusals(404)},
 )
-def section_end(id: VideoId, place: Place, studio: Workshop) -> Response:
+async def section_end(id: VideoId, place: Place, request: Request, studio: Workshop) -> Response:
     """To go on from elsewhere."""
-    return _sent(shown.ending(studio, studio.store.job(id), place))
+    job = await run_in_threadpool(studio.store.job, id)
+    return _sent(request, await heavily(request, shown.ending, studio, job, place))
 
 
 STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Server-sent events"}}

@@ -1,6 +1,6 @@
 """A verb of longtake that does not outlive the process that started it: its standard input ends with that.
 
-python -m longtake.web.leash worker --server URL
+python -m longtake.cli.leash worker --server URL
 """
 
 from __future__ import annotations
