@@ -149,7 +149,7 @@ def crowd(options: argparse.Namespace, folder: Path) -> tuple[Any, list[Row]]:
     rows = [
         Row(f"events lost or out of order, {crowdedness}", f"{missed} of {len(common)} x {len(ids)}; {unordered}", "0",
             missed == 0 == unordered and len(common) > options.queued),
-        *(Row(f"{name}, p99", f"{found * 1e3:.0f} ms", "<= 200 ms", found <= BARS["p99"]) for name, found in p99.items()),
+        *(Row(f"{name}, p99", f"{each * 1e3:.0f} ms", "<= 200 ms", each <= BARS["p99"]) for name, each in p99.items()),
         Row("a section slowed by the crowd, wall time", wall[1], "<= 5 %", wall[0] <= BARS["slowed"]),
         Row("  the same in the worker's processor time", cpu[1], "<= 5 %", cpu[0] <= BARS["slowed"]),
         Row("  the server's share of a core meanwhile", f"{served:.1%}", "<= 5 %", served <= BARS["slowed"]),

@@ -15,6 +15,7 @@ from longtake.backbones import load_backbone
 from longtake.errors import ModelError, OutputError
 from longtake.media import read_comment, read_video
 from longtake.pipeline import Request, Run, Runtime, Shelf, generate
+from longtake.web import sending
 from longtake.web.app import create_app
 from longtake.web.settings import Settings
 from longtake.web.worker import Worker, WorkerSettings
@@ -264,6 +265,17 @@ def test_previews_and_steps_are_told_while_a_section_is_made(bench):
     assert {note["section"] for kind, note in heard if kind == "section"} == set(range(SECTIONS))
     steps = [(note["section"], note["step"]) for kind, note in heard if kind == "step"]
     assert steps == sorted(steps)
+
+
+def test_large_files_go_in_pieces(bench, undisturbed, monkeypatch):
+    """As they do beyond 16 MiB."""
+    monkeypatch.setattr(sending, "SMALL", 100)
+    monkeypatch.setattr(sending, "CHUNK", 1000)
+    job = bench.submit(input_reference=bench.video(undisturbed)["longtake"]["request"]["image"])
+    bench.make(job, on("section", 1), lambda worker: bench.call("POST", f"/v1/videos/{job}/pause"))
+    bench.call("POST", f"/v1/videos/{job}/resume")
+    assert bench.make(job)["status"] == "completed"
+    assert bench.output(job).read_bytes() == bench.output(undisturbed).read_bytes()
 
 
 def test_an_error_says_nothing_of_this_machine():

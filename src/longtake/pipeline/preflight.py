@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -56,17 +57,24 @@ def fingerprint_of(model: str, parts: Mapping[str, Path] = NOTHING, loras: Mappi
     Raises:
         ModelError: there is no such model, or a part of it is not here.
     """
+    files = [*_files(present(locate(model, parts))), *((str(path), path) for path in sorted(loras))]
+    try:
+        stats = [path.stat() for _, path in files]
+        return _sampled(tuple(files), tuple((stat.st_size, stat.st_mtime_ns, stat.st_ino) for stat in stats))
+    except OSError as error:
+        raise ModelError(f"{error.filename} cannot be read ({error.strerror})") from error
+
+
+@lru_cache(maxsize=8)
+def _sampled(files: tuple[tuple[str, Path], ...], stamps: tuple[tuple[int, int, int], ...]) -> str:
+    """The digest of files as long as they stay as they are: a server asks for it with every request."""
     digest = hashlib.sha256()
-    for name, path in [*_files(present(locate(model, parts))), *((str(path), path) for path in sorted(loras))]:
-        try:
-            size = path.stat().st_size
-            digest.update(f"{name} {size} ".encode())
-            with open(path, "rb") as file:
-                for at in range(0, size, max(SAMPLE, size // SAMPLES)):
-                    file.seek(at)
-                    digest.update(file.read(SAMPLE))
-        except OSError as error:
-            raise ModelError(f"{path} cannot be read ({error.strerror})") from error
+    for (name, path), (size, *_) in zip(files, stamps, strict=True):
+        digest.update(f"{name} {size} ".encode())
+        with open(path, "rb") as file:
+            for at in range(0, size, max(SAMPLE, size // SAMPLES)):
+                file.seek(at)
+                digest.update(file.read(SAMPLE))
     return digest.hexdigest()[:32]
 
 

@@ -29,6 +29,7 @@ BEAT = 3.0  # seconds, or a fifth of a lease
 PATIENCE = 10.0  # seconds for an answer; the lease is checked in between
 BACKOFF = (0.1, 0.2, 0.4, 0.8, 1.6)  # seconds between tries; the last one repeats
 BETWEEN = 0.1  # seconds from a step to the next one that is told
+SMALL, CHUNK = 16 << 20, 1 << 20  # bytes of a file that is sent at once, of a piece of a larger one
 AHEAD = 16  # deliveries that may wait: the files of about one section, so that a worker never runs far ahead
 
 Order = Literal["go", "pause", "stop", "cancel"]
@@ -168,22 +169,23 @@ class Post:
             LostLeaseError: the job is not ours any more.
             RefusedError: the file does not arrive whole.
         """
+        path.parent.mkdir(parents=True, exist_ok=True)
         for _ in BACKOFF:
-            content = self._call("GET", f"/files/{quote(name)}").content
-            if hashlib.sha256(content).hexdigest() == self.known[name]:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+            if self._call("GET", f"/files/{quote(name)}", into=path) == self.known[name]:
                 return
         raise RefusedError(f"{name} does not arrive whole")
 
     def put(self, name: str, path: Path) -> bool:
         """Lets the server have a file, unless it has just that one. True if it does not have it yet."""
-        content = path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
+        small = path.read_bytes() if path.stat().st_size <= SMALL else None  # as it is now: some are written again
+        digest = hashlib.sha256(small).hexdigest() if small is not None else _digest(path)
         if self.known.get(name) == digest:
             return False
         self.known[name] = digest
-        self._enqueue(lambda: self._call("PUT", f"/files/{quote(name)}", content=content, headers={"X-Sha256": digest}))
+        call, head = f"/files/{quote(name)}", {"X-Sha256": digest}
+        self._enqueue(
+            lambda: self._call("PUT", call, headers=head, content=lambda: _chunks(path) if small is None else small)
+        )
         return True
 
     def tell(self, event: dict[str, Any]) -> None:
@@ -235,7 +237,7 @@ class Post:
             while not self._closed.is_set():
                 with suppress(queue.Empty):
                     self._queue.get(timeout=0.1)()
-        except (LongtakeError, LostLeaseError) as error:
+        except Exception as error:  # whatever it is, the main thread is to know
             self._trouble = error
 
     def _beat(self) -> None:
@@ -244,23 +246,37 @@ class Post:
             while not self._closed.wait(max(0.01, self._heard + beat - time.monotonic())):
                 if time.monotonic() - self._heard >= beat:
                     self._say([])
-        except (LongtakeError, LostLeaseError) as error:
+        except Exception as error:  # whatever it is, the main thread is to know
             self._trouble = error
 
     def _say(self, events: list[dict[str, Any]]) -> None:
-        self.standing = Standing.model_validate_json(self._call("POST", "/events", json=events).content)
+        self.standing = Standing.model_validate_json(self._call("POST", "/events", json=events))
         self._heard = time.monotonic()
 
-    def _call(self, method: str, path: str, **said: Any) -> httpx.Response:
-        """An answer; a server that is away is asked again until the lease must be over."""
+    def _call(
+        self,
+        method: str,
+        path: str,
+        into: Path | None = None,
+        content: Callable[[], bytes | Iterator[bytes]] = bytes,
+        **said: Any,
+    ) -> str:
+        """An answer, or the digest of one that went into a file. Who is away is asked until the lease must be over.
+
+        `content` is asked for what is sent, once for each try.
+        """
         tries = 0
         while True:
             if isinstance(self._trouble, LostLeaseError):
                 raise self._trouble
             try:
-                answer = self._client.request(method, self._base + path, **said)
-                if answer.status_code < 500:
-                    return _good(answer)
+                body = said if "json" in said else {**said, "content": content()}
+                with self._client.stream(method, self._base + path, **body) as answer:
+                    if answer.is_success and into:
+                        return _written(answer, into)
+                    answer.read()
+                    if answer.status_code < 500:
+                        return _good(answer).text
             except httpx.TransportError:
                 pass
             if time.monotonic() - self._heard > self.lease.seconds:
@@ -269,3 +285,23 @@ class Post:
             if self._closed.wait(BACKOFF[min(tries, len(BACKOFF) - 1)]):
                 raise LostLeaseError("the work is dropped")
             tries += 1
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _written(answer: httpx.Response, path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "wb") as file:
+        for chunk in answer.iter_bytes(CHUNK):
+            digest.update(chunk)
+            file.write(chunk)
+    return digest.hexdigest()

@@ -69,6 +69,14 @@ def test_sections_play_as_they_arrive(page, order):
     ]  # it is none until the first has a picture
     assert lengths == pytest.approx([end] * len(lengths), abs=0.01)
     assert lengths
+    if not order:
+        page.locator(".cell").nth(1).click()
+        page.get_by_role("button", name="Make again from here").click()
+        page.get_by_role("dialog").get_by_role("button", name="Make again from here").click()
+        until(page, "window.looks.length === 5")
+        again = page.evaluate("window.looks")[3:]
+        assert [look["now"] for look in again] == [[pytest.approx(span, abs=0.01)] for span in wanted[1:]]
+        assert {look["source"] for look in again} == {looks[0]["source"]}
 
 
 def test_a_browser_without_media_source_plays_what_is_there(visit, server):

@@ -66,13 +66,13 @@ export function debounced(wait, work) {
   };
 }
 
-// Runs at most once a frame, with what was said last.
+// Runs at most once a frame; a page that nobody sees has no frames, but a title.
 export function framed(work) {
   let asked = false;
   return () => {
     if (asked) return;
     asked = true;
-    requestAnimationFrame(() => {
+    (document.hidden ? setTimeout : requestAnimationFrame)(() => {
       asked = false;
       work();
     });

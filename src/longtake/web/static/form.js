@@ -11,6 +11,7 @@ import { lasting, number, t } from "./words.js";
 
 const EXAMPLES = ["01", "02", "03", "04", "05", "06", "07", "08"];
 const PAUSE = 180; // milliseconds of quiet before a plan is asked for
+const UPLOAD = /upload_[0-9a-f]{24}(\.\w+)?/g;
 const LONGEST = 240; // seconds on the slider; the field takes more
 
 // The fields that errors can name, by their names in a request.
@@ -211,7 +212,7 @@ export class Form {
     drawPlan($("#plan"), plan);
     $("#plan-summary").textContent = summary(plan);
     $("#plan-legend").replaceChildren(legend(plan));
-    $("#told").replaceChildren(...(plan.told ?? []).map((line) => h("li", {}, line)));
+    $("#told").replaceChildren(...(plan.told ?? []).map((line) => h("li", {}, line.replace(UPLOAD, t("told.file")))));
     $("#told").hidden = !plan.told?.length;
     $("#make-time").textContent = plan.estimate_seconds ? t("make.time", { time: lasting(plan.estimate_seconds) }) : "";
     $("#length-says").textContent = t("length.says", { n: plan.sections.length, seconds: number(plan.images / plan.fps, 2) });
