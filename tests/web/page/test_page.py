@@ -112,6 +112,22 @@ def test_work_is_cancelled_and_resumed(page):
     status(page, "done")
 
 
+def test_words_are_changed_while_it_works(page, server):
+    begin(page, steps=SLOW, seconds=9)
+    expect(page.locator(".cell.working")).to_be_visible()
+    page.locator(".cell").nth(2).click()
+    page.get_by_role("button", name="Change the words").click()
+    page.get_by_role("dialog").get_by_label("Prompt").fill("the box turns left")
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    expect(page.locator("dialog")).to_have_count(0)
+    page.get_by_role("button", name="Pause", exact=True).click()
+    status(page, "paused")
+    page.get_by_role("button", name="Resume").click()
+    status(page, "done")
+    sections = server.ask(f"v1/videos/{shown(page)}")["longtake"]["plan"]["sections"]
+    assert [section["prompt"] for section in sections] == ["a red ball", "a red ball", "the box turns left"]
+
+
 def test_a_stopped_video_keeps_what_it_has(page):
     begin(page, steps=SLOW, seconds=9)
     expect(page.locator(".cell.working")).to_be_visible()
