@@ -75,6 +75,17 @@ def test_the_keyboard_reaches_everything_in_order(page):
     assert [name for name in names if name in WAY] == WAY
 
 
+def test_the_strip_is_walked_with_the_arrow_keys(visit, server, made):
+    page = visit(server, f"#{made['id']}")
+    expect(page.locator(".cell.done")).to_have_count(2)
+    assert page.locator(".cell[tabindex='0']").count() == 1
+    page.locator(".cell").first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".cell").nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#section")).to_contain_text("Section 2")
+
+
 def test_a_menu_is_used_with_the_keyboard(page):
     page.locator("#presets").focus()
     page.keyboard.press("Enter")

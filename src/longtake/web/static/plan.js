@@ -7,6 +7,7 @@ import { lasting, number, t } from "./words.js";
 const ROOM = 264; // pixels for all rows
 const TALL = 22;
 const LOW = 3;
+const MOST = 88; // rows; of a longer plan every so many are drawn
 const NUMBERED = 11; // pixels from which a row has room for its number
 const SHADE = { 1: 0.92, 2: 0.55, 4: 0.3 };
 const shade = (kernel) => SHADE[kernel] ?? 0.16;
@@ -33,19 +34,22 @@ export function drawPlan(root, plan, states = null) {
   if (!width) return;
   const scale = new Scale(plan, width);
   const schedule = readSchedule(plan.schedule);
-  const row = Math.max(LOW, Math.min(TALL, Math.floor(ROOM / plan.sections.length)));
+  const every = Math.ceil(plan.sections.length / MOST);
+  const rows = plan.sections.filter((section) => section.index % every === 0);
+  const row = Math.max(LOW, Math.min(TALL, Math.floor(ROOM / rows.length)));
   const bar = Math.max(1, row - (row > 6 ? 4 : 1));
-  const height = row * plan.sections.length + 4;
+  const height = row * rows.length + 4;
   const most = Math.max(1, plan.context_tokens_max);
   const caption = root.parentElement.querySelector(".plan-caption");
+  const says = [t("plan.caption"), every > 1 ? t("plan.every", { every }) : ""].join(" ").trim();
   const marks = [];
   const rect = (x, y, w, tall, name, more = {}) =>
     s("rect", { class: name, x: x.toFixed(1), y, width: Math.max(1, w).toFixed(1), height: tall, rx: Math.min(3, tall / 3), ...more });
   for (let k = 0; k <= plan.sections.length; k += Math.ceil(plan.sections.length / 60)) {
     marks.push(s("path", { class: "grid", d: `M${scale.place(k).toFixed(1)} 0V${height}` }));
   }
-  for (const section of plan.sections) {
-    const y = 2 + row * section.index;
+  for (const [line, section] of rows.entries()) {
+    const y = 2 + row * line;
     const state = states?.[section.place]?.state ?? "planned";
     const inner = [rect(0, y - 2, width, row, "row-ground", { rx: 0 })];
     if (row >= NUMBERED) {
@@ -73,11 +77,11 @@ export function drawPlan(root, plan, states = null) {
   }
   const picture = s(
     "svg",
-    { class: "plan-picture", width, height, role: "img", "aria-label": planSays(plan), on: { pointerleave: () => caption && (caption.textContent = t("plan.caption")) } },
+    { class: "plan-picture", width, height, role: "img", "aria-label": planSays(plan), on: { pointerleave: () => caption && (caption.textContent = says) } },
     marks,
   );
   root.replaceChildren(picture);
-  if (caption && !caption.textContent) caption.textContent = t("plan.caption");
+  if (caption) caption.textContent = says;
 }
 
 // What the shades mean; the picture of a kernel is how many of a frame's tokens it keeps.

@@ -6,6 +6,7 @@ import { h, keyed } from "./dom.js";
 import { madeAs, previews, there } from "./live.js";
 import { at as time, number, t } from "./words.js";
 
+const DENSE = 6; // below, cells have no borders and no numbers
 const PICTURED = 36; // pixels of a cell from which a picture of it says something
 
 const share = (value, most) => `${Math.min(100, Math.max(4, (100 * value) / (most || 1)))}%`;
@@ -18,7 +19,7 @@ function says(section, one) {
 function make(open) {
   const cell = h(
     "button",
-    { type: "button", class: "cell", on: { click: () => open(cell.section, cell) } },
+    { type: "button", class: "cell", tabindex: "-1", on: { click: () => open(cell.section, cell), keydown: (event) => walk(event, cell) } },
     h("img", { class: "cell-image", alt: "", loading: "lazy" }),
     h("span", { class: "cell-fill" }),
     h("span", { class: "cell-turn" }),
@@ -26,6 +27,17 @@ function make(open) {
     h("span", { class: "bars", "aria-hidden": "true" }, h("span", { class: "bar motion" }), h("span", { class: "bar drift" })),
   );
   return cell;
+}
+
+// One stop for the tabulator key; the arrow keys go from cell to cell.
+function walk(event, cell) {
+  const all = cell.parentElement;
+  const to = { ArrowLeft: cell.previousElementSibling, ArrowRight: cell.nextElementSibling, Home: all.firstChild, End: all.lastChild }[event.key];
+  if (!to) return;
+  event.preventDefault();
+  cell.tabIndex = -1;
+  to.tabIndex = 0;
+  to.focus();
 }
 
 // How far a section is from the first one in sharpness and in color: 0 is not at all, 1 is plain to see.
@@ -46,6 +58,7 @@ export function drawStrip(root, video, open) {
   const preview = previews.get(video.id);
   root.style.setProperty("--begin", `${scale.begin}px`);
   root.style.setProperty("--room", `${scale.room}px`);
+  root.classList.toggle("dense", scale.cell < DENSE);
   root.style.setProperty("--lead", `${scale.lead}px`);
   const start = root.querySelector(".strip-start");
   start.hidden = !scale.lead;
@@ -72,6 +85,8 @@ export function drawStrip(root, video, open) {
       cell.title += `\n${t("strip.meter", { motion: number(one.meter.motion ?? 0, 2), drift: number(drift(one.meter, first), 2) })}`;
     }
   });
+  const cells = root.querySelector(".cells");
+  if (!cells.querySelector('[tabindex="0"]') && cells.firstChild) cells.firstChild.tabIndex = 0;
 }
 
 export const stripLegend = () =>

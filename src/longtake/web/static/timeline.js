@@ -15,6 +15,10 @@ const KINDS = {
 const TRACKS = ["prompt", "image", "seed"];
 const ICONS = { prompt: "words", image: "image", seed: "dice" };
 const TICK = 56; // pixels that a time on the ruler needs
+const LINE = 12; // and that a line between sections does
+
+// The least of 1, 2, 5, 10, ... that is not below a number.
+const rounded = (least) => [...Array(21).keys()].map((i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3)).find((step) => step >= least);
 
 const source = (id) => address.upload(id);
 
@@ -113,7 +117,7 @@ export class Timeline {
     this.seconds = secondsOf(this.plan);
     this.root.style.setProperty("--gutter", `${this.scale.gutter}px`);
     this.root.style.setProperty("--begin", `${this.scale.begin}px`);
-    this.root.style.setProperty("--cell", `${this.scale.cell}px`);
+    this.root.style.setProperty("--cell", `${this.scale.cell * rounded(LINE / this.scale.cell)}px`);
     this.root.style.setProperty("--room", `${this.scale.room}px`);
     this.root.classList.toggle("narrow", this.scale.narrow);
     this.around();
@@ -128,7 +132,7 @@ export class Timeline {
 
   // What needs no cue: the scale of time, the start image, and the words that hold where no others do.
   around() {
-    const every = Math.ceil(this.scale.places / Math.max(1, Math.floor(this.scale.room / TICK)));
+    const every = rounded(TICK / this.scale.cell);
     const ticks = [...Array(Math.floor(this.scale.places / every) + 1).keys()].map((k) => k * every);
     this.ruler.replaceChildren(...ticks.map((k) => h("span", { style: { left: `${this.scale.place(k)}px` } }, time(k * this.seconds))));
     this.start.hidden = !this.draft.image || !this.scale.lead;
