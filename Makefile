@@ -5,6 +5,7 @@
 #   make check   ruff, basedpyright, import-linter, and the suite
 #   make bench   the benchmarks; each prints a table and writes JSON into out/
 #   make gallery the pictures of examples/, into docs/gallery/
+#   make pictures the studio's, in chromium, into docs/gallery/
 #   make docs    the documentation as a site, into site/
 #   make format  ruff's fixes and formatting
 #   make clean   removes what the other targets made
@@ -13,7 +14,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint check bench gallery docs serve-docs format clean
+.PHONY: demo test lint check bench gallery pictures docs serve-docs format clean
 
 demo: $(VENV)/user.stamp
 	$(BIN)/longtake demo
@@ -47,6 +48,9 @@ out/clips/train out/clips/held-out: | $(VENV)/developer.stamp
 gallery: $(VENV)/user.stamp
 	@for example in examples/*.py; do $(BIN)/python $$example || exit 1; done
 	cp $(patsubst examples/%.py,out/%.*,$(wildcard examples/*.py)) docs/gallery/
+
+pictures: $(VENV)/developer.stamp
+	$(BIN)/python docs/gallery/studio.py
 
 docs: $(VENV)/docs.stamp
 	$(BIN)/zensical build --clean

@@ -31,6 +31,7 @@ from longtake.web.studio import Studio
 __all__ = ["create_app"]
 
 STATIC = Path(__file__).parent / "static"
+EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"  # start images with their prompts
 TICK = 0.5  # seconds
 LOG = logging.getLogger("longtake.web")
 BY_STATUS: dict[int, Code] = {status: code for code, status in reversed(STATUS.items())}
@@ -65,6 +66,7 @@ def create_app(settings: Settings, leaving: Callable[[], bool] = lambda: False) 
     )
     for module in (system, uploads, videos, worker):
         app.include_router(module.router)
+    app.mount("/examples", StaticFiles(directory=EXAMPLES), name="examples")
     if STATIC.is_dir():
         app.mount("/", StaticFiles(directory=STATIC, html=True), name="page")
     app.add_exception_handler(Refusal, _refused)
