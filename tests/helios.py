@@ -1,6 +1,7 @@
 """A whole Helios model of the real classes at tiny size, as its repository has it."""
 
 import json
+import warnings
 from pathlib import Path
 
 import torch
@@ -45,7 +46,8 @@ def save_helios(folder: Path, kind: str) -> Path:
         encoder = new_text_encoder(TextShape(width=16, layers=1, heads=2, feedforward=16), len(tokenizer))
         encoder.save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "tokenizer")
-    scheduler(**config).save_pretrained(folder / "scheduler")
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of NumPy, about diffusers' way
+        scheduler(**config).save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(
         json.dumps(index | PARTS | {"scheduler": ["diffusers", scheduler.__name__]})
     )

@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from helios import save_helios
 from longtake.backbones import load_backbone
 from longtake.backbones.pixels import to_pixels
-from longtake.errors import ConfigError
+from longtake.errors import ConfigError, ModelError
 from longtake.toybox import write_clips
 from longtake.training import Logged, prepare, train
 from longtake.training.clips import open_clips
@@ -98,6 +99,12 @@ def test_a_stage_without_its_model_is_refused(clips):
 def test_clips_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"longtake\.toybox"):
         prepare(PRESETS["codec/tiny"], tmp_path, tmp_path, None, "cpu")
+
+
+def test_only_models_of_one_stream_are_trained(clips, tmp_path):
+    model = save_helios(tmp_path / "model", "distilled")
+    with pytest.raises(ModelError, match="only models are trained whose sections follow each other in one stream"):
+        prepare(PRESETS["pack/tiny"], clips / "train", clips / "held", model, "cpu")
 
 
 def test_tracks_come_back_from_their_cache(trained, clips, tmp_path):

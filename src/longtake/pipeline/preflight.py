@@ -170,13 +170,13 @@ def _check_anchored(request: Request | Extension) -> None:
     """Checks that nothing is asked for that needs one stream of frames."""
     if isinstance(request, Extension):
         raise InputError(f"{request.model} makes videos from a start image; it does not make others longer")
-    for option, given, usual in (
-        ("importance", request.importance, "time"),
-        ("posterior", request.posterior, "mean"),
-        ("cache", request.cache, "none"),
+    for option, given, usual, says in (
+        ("importance", request.importance, "time", "the frames that it sees are the nearest: expected time"),
+        ("posterior", request.posterior, "mean", "start images are encoded as their mean: expected mean"),
+        ("cache", request.cache, "none", "no step cache knows its network: expected none"),
     ):
         if given not in (None, usual):
-            raise InputError(f"{option} {given}: {request.model} knows none but {usual}")
+            raise InputError(f"{option} {given} for {request.model}: {says}")
 
 
 def _sized(request: Request | Extension, model: Outline, film: Film | None) -> BackboneSettings:

@@ -31,14 +31,10 @@ class Work:
     frames: int  # that it makes
     images: int
     tokens: Tokens  # at its size
+    steps: int  # of all stages
     stages: tuple[Stage, ...]  # coarse to fine; mostly one
     passes: int  # evaluations a step
     disk: int  # bytes of the run folder
-
-    @property
-    def steps(self) -> int:
-        """Those of all sizes."""
-        return sum(stage.steps for stage in self.stages)
 
 
 def grid_of(blueprint: Blueprint, size: Bucket) -> tuple[int, int]:
@@ -77,6 +73,7 @@ def work_at(
         frames=schedule.generated,
         images=images,
         tokens=sizes[-1],
+        steps=sum(each),
         stages=tuple(
             Stage(count, operations_of(transformer, tokens), traffic_of(transformer, tokens))
             for count, tokens in zip(each, sizes, strict=True)
