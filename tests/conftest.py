@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import os
 from collections.abc import Callable
@@ -6,6 +7,12 @@ from pathlib import Path
 import pytest
 
 from tiny import save_tiny
+
+
+def pytest_collection_finish() -> None:
+    """Takes all that stands after collection out of the collector's sight: models ask for whole collections."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -148,3 +148,15 @@ def test_an_image_cannot_stand_where_a_video_belongs(server, tmp_path):
     assert "is no video" in server.error(wrong)["message"]
     form = server.post("/v1/videos/extensions", data={"prompt": "x"}, files={"video": ("a.mp4", png())})
     assert form.status_code == 415
+
+
+def test_old_uploads_that_no_video_was_asked_for_with_are_let_go(settings):
+    with serving(replace(settings, limits=replace(settings.limits, unused_days=1.0))) as server:
+        unused, used = server.upload(), server.upload()
+        server.post("/v1/videos", json={"prompt": "a red ball", "input_reference": used})
+        assert server.studio.uploads.tidy() == 0
+    with serving(replace(settings, limits=replace(settings.limits, unused_days=-1.0))) as server:
+        server.studio.uploads.tidy()  # unless the server has done it by itself
+        assert server.get(f"/v1/uploads/{unused}").status_code == 404
+        assert server.get(f"/v1/uploads/{used}").status_code == 200
+        assert [path.name for path in (settings.home / "uploads").iterdir()] == [used]

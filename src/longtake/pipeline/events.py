@@ -36,7 +36,8 @@ class Step:
     step: int  # from 1
     latents: Float[Tensor, "1 c t h w"]
     steps: int  # of this section
-    clean: Float[Tensor, "1 c t h w"]  # what the network takes them to become: the prediction that this step followed
+    # What the network takes them to become, the prediction that this step followed; themselves, where it was not asked.
+    clean: Float[Tensor, "1 c t h w"]
 
 
 @dataclass(frozen=True, slots=True)

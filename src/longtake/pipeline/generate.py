@@ -314,7 +314,7 @@ def _solve(
         return predicted
 
     for number, x in enumerate(_toward_clean(config, section, watched, x), start=1):
-        yield Step(section, number, x, steps, clean)
+        yield Step(section, number, x, steps, clean if clean.shape == x.shape else x)
     if not torch.isfinite(x).all():
         raise NumericsError(
             f"section {section.index} (frames {section.frames[0]} to {section.frames[-1]}) is not finite; "

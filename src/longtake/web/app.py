@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
@@ -32,7 +34,7 @@ __all__ = ["create_app"]
 
 STATIC = Path(__file__).parent / "static"
 EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"  # start images with their prompts
-TICK = 0.5  # seconds
+TICK, TIDY = 0.5, 3600.0  # seconds
 LOG = logging.getLogger("longtake.web")
 BY_STATUS: dict[int, Code] = {status: code for code, status in reversed(STATUS.items())}
 
@@ -82,15 +84,19 @@ def _guarded(app: ASGIApp, settings: Settings) -> Guard:
 
 
 async def _tick(studio: Studio, leaving: Callable[[], bool]) -> None:
-    """Takes lost leases back, and ends the streams when the server is to end."""
+    """Takes lost leases back, lets go of old uploads, and ends the streams when the server is to end."""
+    tidied = -math.inf
     while True:
         await asyncio.sleep(TICK)
         if leaving():
             studio.hub.close()
         try:
             await run_in_threadpool(queue.expire, studio)
+            if time.monotonic() > tidied + TIDY:
+                tidied = time.monotonic()
+                await run_in_threadpool(studio.uploads.tidy)
         except Exception:
-            LOG.exception("lost leases could not be taken back")
+            LOG.exception("lost leases or old uploads could not be taken back")
 
 
 def _refused(request: Request, error: Exception) -> Response:

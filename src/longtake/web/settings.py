@@ -25,6 +25,7 @@ class Limits:
     video_pixels: int = 8192 * 4352  # of one picture
     body_bytes: int = 1 << 20  # of JSON
     file_bytes: int = 8 << 30  # of one that a worker sends
+    unused_days: float = 7.0  # that an upload is kept which no video was asked for with
     queued: int = 10_000
 
 

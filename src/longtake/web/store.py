@@ -330,6 +330,15 @@ class Store:
         with self.change():
             self._db.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?)", (id, json.dumps(body)))
 
+    def is_used(self, upload: str) -> bool:
+        """True if a job was asked for with an upload."""
+        return bool(self._all("SELECT 1 FROM jobs WHERE instr(body, ?) > 0 LIMIT 1", upload))
+
+    def forget_upload(self, id: str) -> None:
+        """Forgets an upload, whose file is gone."""
+        with self.change():
+            self._db.execute("DELETE FROM uploads WHERE id = ?", (id,))
+
 
 def _columns(job: Job) -> tuple[Any, ...]:
     return job.id, job.status, job.rank, job.lease, job.kin, job.words, job.model_dump_json()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import time
 import warnings
 from pathlib import Path
 from secrets import token_hex
@@ -96,6 +97,16 @@ class Uploads:
         incoming = self.blank()
         os.link(path, incoming)
         return self.keep(incoming, about)
+
+    def tidy(self) -> int:
+        """Lets go of uploads that are old and that no job was asked for with; returns how many."""
+        before, gone = time.time() - 24 * 3600 * self.limits.unused_days, 0
+        for path in self.folder.glob("upload_*"):
+            if path.stat().st_ctime < before and not self.store.is_used(path.name):
+                path.unlink(missing_ok=True)
+                self.store.forget_upload(path.name)
+                gone += 1
+        return gone
 
     def _image(self, incoming: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
         from PIL import Image
