@@ -101,7 +101,7 @@ def _pictures(path: Path) -> Iterator[av.VideoFrame]:
 
 def _upright(picture: av.VideoFrame) -> np.ndarray:
     """A picture as uint8 "H W 3", turned as its display matrix says (counterclockwise, in degrees)."""
-    return np.rot90(picture.to_ndarray(format="rgb24"), round(picture.rotation / 90))
+    return np.rot90(picture.to_ndarray(format="rgb24", threads=1), round(picture.rotation / 90))
 
 
 def _nearest(times: tuple[Fraction, ...], moment: Fraction) -> int:

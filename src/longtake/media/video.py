@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -38,6 +39,20 @@ class Segment:
     images: int
 
 
+@cache
+def _steady() -> dict[str, str]:
+    """Options with which x264 writes the same bytes for the same images.
+
+    With AVX-512 its macroblock tree reads memory that nobody wrote, and some segments in a thousand have other bytes
+    (`benchmarks/same_bytes.py`). Without it none has, and they are those of a processor that knows no AVX-512.
+    """
+    try:
+        wide = "avx512" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        wide = False
+    return {"x264-params": "asm=MMX2,SSE2Fast,LZCNT,SSSE3,SSE4.2,AVX,FMA3,BMI2,AVX2"} if wide else {}
+
+
 def _rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
@@ -63,10 +78,12 @@ def write_segment(images: np.ndarray, path: Path, first: int, fps: float, crf: i
         context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
         # "veryfast" takes a third of the time of "medium", for 0.1 dB and 2% of the bytes (demo video, crf 16).
         stream.options = {"crf": str(crf), "preset": "veryfast", "bf": "0", "g": str(len(images)), "threads": "1"}
+        stream.options |= _steady()
         for i, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
                 width, height, "yuv420p",
                 dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, interpolation=Interpolation.LANCZOS,
+                threads=1,  # for small pictures more of them cost more than they do
             )  # fmt: skip
             frame.pts, frame.time_base = i, 1 / rate
             container.mux(stream.encode(frame))
@@ -189,7 +206,7 @@ def read_video(path: Path) -> np.ndarray:
     """
     try:
         with av.open(str(path)) as container:
-            return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+            return np.stack([frame.to_ndarray(format="rgb24", threads=1) for frame in container.decode(video=0)])
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such video") from None
     except (OSError, av.error.FFmpegError, ValueError, IndexError) as error:  # the last two: it has no images

@@ -29,7 +29,7 @@ def images_of(paths: Sequence[Path]) -> Iterator[np.ndarray]:
     for path in paths:
         with av.open(str(path)) as container:
             for picture in container.decode(video=0):
-                yield picture.to_ndarray(format="rgb24")
+                yield picture.to_ndarray(format="rgb24", threads=1)
 
 
 def first_image(path: Path) -> np.ndarray:
