@@ -1,11 +1,11 @@
 # Each target sets up all it needs: a virtual environment in .venv, the project in it, the tools. Running it again is quick.
 #
 #   make demo    a 30 s video from an example image, on this machine's CPU
+#   make studio  the page that makes videos, in the browser
 #   make test    the whole suite, with its coverage gates
 #   make check   ruff, basedpyright, import-linter, and the suite
 #   make bench   the benchmarks; each prints a table and writes JSON into out/
-#   make gallery the pictures of examples/, into docs/gallery/
-#   make pictures the studio's, in chromium, into docs/gallery/
+#   make gallery the pictures of examples/ and, with chromium, of the studio, into docs/gallery/
 #   make docs    the documentation as a site, into site/
 #   make format  ruff's fixes and formatting
 #   make clean   removes what the other targets made
@@ -14,10 +14,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint check bench gallery pictures docs serve-docs format clean
+.PHONY: demo studio test lint check bench gallery docs serve-docs format clean
 
 demo: $(VENV)/user.stamp
 	$(BIN)/longtake demo
+
+studio: $(VENV)/user.stamp
+	$(BIN)/longtake serve --open
 
 # One thread is quickest for tensors as small as the tests', and gives the same bits on any number of cores; two
 # processes share the tests, and each may take 6 GB. Compiled code cannot be type-checked while it is traced: those tests
@@ -45,11 +48,9 @@ bench: $(VENV)/developer.stamp out/clips/train out/clips/held-out
 out/clips/train out/clips/held-out: | $(VENV)/developer.stamp
 	$(BIN)/python -m longtake.toybox --output $@ --clips 32 --first-seed $(if $(findstring held,$@),1000000,200000)
 
-gallery: $(VENV)/user.stamp
+gallery: $(VENV)/developer.stamp
 	@for example in examples/*.py; do $(BIN)/python $$example || exit 1; done
 	cp $(patsubst examples/%.py,out/%.*,$(wildcard examples/*.py)) docs/gallery/
-
-pictures: $(VENV)/developer.stamp
 	$(BIN)/python docs/gallery/studio.py
 
 docs: $(VENV)/docs.stamp
