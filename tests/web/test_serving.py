@@ -16,7 +16,8 @@ from playing import png
 from longtake.cli import main
 from longtake.errors import InputError
 from longtake.web import serving
-from longtake.web.serving import Served, settings_of
+from longtake.web.serving import settings_of
+from longtake.web.settings import Served
 
 HEAVY = {"torch", "diffusers", "transformers", "peft"}
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import Field, dataclass, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from longtake.cli.machine import Machine
 from longtake.errors import InputError, StoryboardError
 from longtake.plan import Storyboard, read_storyboard
 
@@ -86,16 +87,7 @@ class Asked:
     """Skip steps that change little: half the time, details differ."""
     cache: Literal["none", "teacache", "first_block", "magcache", "taylorseer"] | None = None
     """Which steps are skipped, if not by what --draft chooses."""
-    device: str = "auto"
-    """cpu, cuda, ... or auto: a GPU where there is one."""
-    profile: str = "auto"
-    """Where the network's weights lie: auto is the first that fits; see longtake doctor."""
-    attention: Literal[
-        "auto", "native", "cudnn", "flash", "efficient", "math", "tiled", "sage", "flash-attn", "xformers"
-    ] = "auto"
-    """The kernel of attention; sage rounds to 8 bits, all others give the same."""
-    compile: bool = False
-    """Compile the network's blocks on a GPU: a minute of waiting, then quicker steps."""
+    machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """A video made by the same command: its request is repeated, with what is given here changed."""
     dry_run: bool = False
@@ -139,8 +131,8 @@ def make_video(request: Request | Extension, output: Path, asked: Asked) -> int:
     """
     from longtake.pipeline import Company, find_device
 
-    find_device(asked.device)
-    with Company.join(asked.device) as company:
+    find_device(asked.machine.device)
+    with Company.join(asked.machine.device) as company:
         if company.leads:
             return _make(request, output, asked, company)
         company.follow()
@@ -150,7 +142,7 @@ def make_video(request: Request | Extension, output: Path, asked: Asked) -> int:
 def _make(request: Request | Extension, output: Path, asked: Asked, company: Company) -> int:
     from longtake.cli.progress import follow
     from longtake.cli.script import say_snaps
-    from longtake.pipeline import Request, Runtime, extend, generate, preflight
+    from longtake.pipeline import Request, extend, generate, preflight
     from longtake.pipeline.source import told_of
 
     folder = asked.run_dir or output.parent / f"{output.stem}.run"
@@ -164,7 +156,7 @@ def _make(request: Request | Extension, output: Path, asked: Asked, company: Com
     if request.storyboard.timed:
         for line in say_snaps(checked.script, _columns()):
             print(line, file=sys.stderr)
-    runtime = Runtime(company.device, asked.profile, asked.attention, asked.compile)
+    runtime = asked.machine.runtime(company.device)
     if isinstance(request, Request):
         events = generate(request, output, folder, runtime=runtime, checked=checked, company=company)
     else:

@@ -41,6 +41,7 @@ def examples() -> list[tuple[Path, str]]:
 def run(options: Options) -> int:
     """Makes the video."""
     from longtake.cli.asked import Asked, make_video
+    from longtake.cli.machine import Machine
     from longtake.pipeline import Request, Run
     from longtake.pipeline.request import read_request
 
@@ -57,4 +58,4 @@ def run(options: Options) -> int:
                 shutil.rmtree(folder)  # the demo's own
     data = {"image": str(image), "prompt": prompt, "seconds": options.seconds, "seed": options.seed, "scale": 4}
     data |= {"order": options.order} if options.order else {}
-    return make_video(read_request(data), options.output, Asked(device=options.device))
+    return make_video(read_request(data), options.output, Asked(machine=Machine(options.device)))

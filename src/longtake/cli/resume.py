@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from longtake.cli.machine import Machine
 from longtake.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Options:
     """Goes on with a run that was stopped; the video is the one that an undisturbed run would have made.
 
     With --from-section K --seed S everything from the section made as number K (from 0) on is made again from seed S.
+    Another device than before changes the last bits.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
@@ -31,16 +33,7 @@ class Options:
     """The first section to make again, in the order of making, from 0."""
     seed: int | None = None
     """The seed of the sections that are made again."""
-    device: str = "auto"
-    """cpu, cuda, ... or auto: a GPU where there is one. Another device than before changes the last bits."""
-    profile: str = "auto"
-    """Where the network's weights lie: auto is the first that fits; see longtake doctor."""
-    attention: Literal[
-        "auto", "native", "cudnn", "flash", "efficient", "math", "tiled", "sage", "flash-attn", "xformers"
-    ] = "auto"
-    """The kernel of attention; sage rounds to 8 bits, all others give the same."""
-    compile: bool = False
-    """Compile the network's blocks on a GPU: a minute of waiting, then quicker steps."""
+    machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
     json: bool = False
     """Lines of JSON on stdout instead of a progress bar."""
 
@@ -51,8 +44,8 @@ def run(options: Options) -> int:
 
     if (options.from_section is None) != (options.seed is None):
         raise InputError("--from-section and --seed go together: which section to begin with, and its new seed")
-    find_device(options.device)
-    with Company.join(options.device) as company:
+    find_device(options.machine.device)
+    with Company.join(options.machine.device) as company:
         if company.leads:
             return _go_on(options, company)
         company.follow()
@@ -61,12 +54,12 @@ def run(options: Options) -> int:
 
 def _go_on(options: Options, company: Company) -> int:
     from longtake.cli.progress import follow
-    from longtake.pipeline import Run, Runtime, check_output, make, reroll
+    from longtake.pipeline import Run, check_output, make, reroll
 
     run = Run.open(options.folder)
     output = options.output or run.output
     if options.from_section is not None and options.seed is not None:
         check_output(output)
         run = reroll(run, options.from_section, options.seed)
-    runtime = Runtime(company.device, options.profile, options.attention, options.compile)
+    runtime = options.machine.runtime(company.device)
     return follow(make(run, output, runtime=runtime, company=company), options.folder, options.json)

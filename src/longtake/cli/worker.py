@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
+import tyro
+
+from longtake.cli.machine import Machine
 from longtake.errors import InputError
 
 __all__ = ["Options", "run"]
@@ -33,16 +36,7 @@ class Options:
     machine do not see."""
     scratch: Path | None = None
     """Where runs lie while they are made; default: the system's folder for temporary files."""
-    device: str = "auto"
-    """cpu, cuda, ... or auto: a GPU where there is one."""
-    profile: str = "auto"
-    """Where a network's weights lie: auto is the first that fits; see longtake doctor."""
-    attention: Literal[
-        "auto", "native", "cudnn", "flash", "efficient", "math", "tiled", "sage", "flash-attn", "xformers"
-    ] = "auto"
-    """The kernel of attention; sage rounds to 8 bits, all others give the same."""
-    compile: bool = False
-    """Compile the network's blocks on a GPU: a minute of waiting, then quicker steps."""
+    machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
     once: bool = False
     """Leave after one job, or if there is none."""
 
@@ -55,11 +49,10 @@ def run(options: Options) -> int:
     if not o.server.startswith(("http://", "https://")):
         raise InputError(f"{o.server}: not the address of a server; http://127.0.0.1:7860 would be one")
 
-    from longtake.backbones.running import Runtime
     from longtake.pipeline import find_device
     from longtake.web.worker import Worker, WorkerSettings, until_told
 
-    find_device(o.device)
+    find_device(o.machine.device)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = WorkerSettings(
@@ -67,7 +60,7 @@ def run(options: Options) -> int:
         name=o.name or f"{socket.gethostname()}-{os.getpid()}",
         token=o.token or os.environ.get(TOKEN, ""),
         scratch=o.scratch,
-        runtime=Runtime(o.device, o.profile, o.attention, o.compile),
+        runtime=o.machine.runtime(o.machine.device),
         once=o.once,
     )
     worker = Worker(settings)

@@ -18,7 +18,7 @@ from longtake.web.settings import Settings
 if TYPE_CHECKING:
     from longtake.pipeline import Config
 
-__all__ = ["Checked", "aligned", "check", "plan_of", "priced", "ranges"]
+__all__ = ["Checked", "check", "plan_of", "priced", "ranges"]
 
 REFUSED = {"model", "parts", "loras", "image", "video", "storyboard", "prompt"}  # in `longtake`: said elsewhere
 WORDS = {  # of an error, and the field that it is about
@@ -111,18 +111,6 @@ def plan_of(config: Config, told: Iterable[str] = (), estimate: float | None = N
         "estimate_seconds": estimate,
         "context_tokens_max": max(section["context_tokens"] for section in sections),
     }
-
-
-def aligned(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """A plan whose sections have the images of their segments: the start image is in the first one's."""
-    first = plan["first_images"]
-    sections = [
-        {**section, "images": [0, section["images"][1]], "start": 0.0}
-        if section["place"] == 0 and section["images"][0] == first == 1
-        else section
-        for section in plan["sections"]
-    ]
-    return {**plan, "sections": sections}
 
 
 def check(wanted: Wanted, settings: Settings, uploads: Path, blank: Path | None = None) -> Checked:

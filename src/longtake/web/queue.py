@@ -9,7 +9,7 @@ from secrets import token_hex
 from typing import Any
 
 from longtake.web.job import ENDS, Action, Job, Part, Wish, moved, summary
-from longtake.web.planning import aligned, priced
+from longtake.web.planning import priced
 from longtake.web.refusal import Refusal
 from longtake.web.schema import placed
 from longtake.web.studio import Studio, now
@@ -149,7 +149,7 @@ def _put_back(studio: Studio, job: Job, lease: str) -> None:
 
 def _planned(studio: Studio, job: Job, event: Mapping[str, Any]) -> Job:
     store = studio.store
-    plan, before = priced(aligned(event["plan"]), store.usual_seconds(job.kin)), store.plan(job.id) or {}
+    plan, before = priced(event["plan"], store.usual_seconds(job.kin)), store.plan(job.id) or {}
     plan["told"] = [studio.scrubbed(line) for line in plan.get("told") or before.get("told", ())]
     old = {part.index: part for part in store.parts(job.id)}
     meters = {meter["place"]: meter for meter in event.get("meters", ())}

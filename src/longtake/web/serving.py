@@ -12,7 +12,6 @@ import time
 import webbrowser
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_urlsafe
 
@@ -20,28 +19,13 @@ import uvicorn
 
 from longtake.errors import InputError
 from longtake.web.app import create_app
-from longtake.web.settings import LOOPBACK, Settings, default_home
+from longtake.web.settings import LOOPBACK, Served, Settings, default_home
 
-__all__ = ["Served", "serve"]
+__all__ = ["serve", "settings_of"]
 
 PAUSES = (1.0, 2.0, 5.0, 15.0, 30.0)  # seconds before a worker that died is started again; the last one for ever
 WELL = 60.0  # seconds after which a worker that dies is a new case
 GRACE = 10.0  # seconds that a worker has to put its work down
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What `longtake serve` is asked."""
-
-    host: str = "127.0.0.1"
-    port: int = 7860
-    model: tuple[str, ...] = ()
-    workers: int = 1
-    home: Path | None = None
-    token: str | None = None
-    allow_origin: tuple[str, ...] = ()
-    loras: Path | None = None
-    open: bool = False
 
 
 def serve(asked: Served) -> int:

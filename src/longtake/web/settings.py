@@ -9,9 +9,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["LOOPBACK", "Limits", "Settings", "default_home"]
+__all__ = ["LOOPBACK", "Limits", "Served", "Settings", "default_home"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Serves the studio: a page that makes videos, and an HTTP interface with OpenAI's video calls.
+
+    Jobs are kept in the home folder and survive the server. On any address but this machine's own a token is asked for.
+    """
+
+    host: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 is every one that this machine has."""
+    port: int = 7860
+    """The port to listen on."""
+    model: tuple[str, ...] = ()
+    """Models that can be asked for, the default one first: names or folders; default: embedded."""
+    workers: int = 1
+    """How many jobs are made at a time on this machine; 0: workers come from elsewhere, see longtake worker."""
+    home: Path | None = None
+    """Where jobs and uploads are kept; default: longtake/studio in the user's data folder."""
+    token: str | None = None
+    """What a caller must know; default: a new one where other machines can call, none where they cannot."""
+    allow_origin: tuple[str, ...] = ()
+    """Pages of other addresses that may call, such as https://studio.example."""
+    loras: Path | None = None
+    """A folder of LoRAs that can be asked for by file name."""
+    open: bool = False
+    """Open the page in a browser."""
 
 
 @dataclass(frozen=True, slots=True)
