@@ -33,12 +33,12 @@ from longtake.backbones.wan_parts import (
     config_in,
     load_codec,
     load_prompts,
+    outline_of,
     prompts_skeleton,
 )
 from longtake.backbones.weights import HISTORY, check_fit, read_json, read_shapes, read_tensors, weight_files
 from longtake.errors import ModelError
 from longtake.packing import Patchify, trained_kernels
-from longtake.schedule import Kernel
 
 __all__ = [
     "Loaded",
@@ -122,17 +122,9 @@ def _wan_outline(found: FoundModel) -> Outline:
     transformer = _transformer_skeleton(found.path_of("transformer"), settings)
     check_widths(found.row.name, codec.config["z_dim"], prompts.config.d_model, _widths(transformer))
     _check_eyes(found, transformer)
-    return Outline(
-        settings=settings,
-        temporal_ratio=codec.config["scale_factor_temporal"],
-        spatial_ratio=codec.config["scale_factor_spatial"],
-        channels=codec.config["z_dim"],
-        patch=Kernel(*transformer.config["patch_size"]),
-        kernels=tuple(sorted(trained_kernels(transformer.history_patch_embed.state_dict()), key=lambda k: k.t)),
-        codebooks=codebook_sizes(found.path_of("transformer").parent),
-        family="wan",
-        buckets=found.row.buckets,
-    )
+    kernels = trained_kernels(transformer.history_patch_embed.state_dict())
+    codebooks = codebook_sizes(found.path_of("transformer").parent)
+    return outline_of(found, settings, codec, transformer, kernels, codebooks)
 
 
 def _load_wan(found: FoundModel, how: Loaded) -> Backbone:

@@ -2,22 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.transformers.transformer_helios import HeliosTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from longtake.backbones.codec import Codec
+from longtake.backbones.outline import Outline
 from longtake.backbones.parts import FoundModel
 from longtake.backbones.prompts import PromptEncoder
+from longtake.backbones.settings import BackboneSettings
 from longtake.backbones.skeletons import placed, quiet, shapes_of, skeleton
 from longtake.backbones.weights import check_fit, read_json, read_shapes, weight_files
 from longtake.errors import ModelError
+from longtake.schedule import Kernel
 
-__all__ = ["check_widths", "codec_skeleton", "config_in", "load_codec", "load_prompts", "prompts_skeleton"]
+__all__ = [
+    "check_widths",
+    "codec_skeleton",
+    "config_in",
+    "load_codec",
+    "load_prompts",
+    "outline_of",
+    "prompts_skeleton",
+]
+
+
+def outline_of(
+    found: FoundModel,
+    settings: BackboneSettings,
+    codec: AutoencoderKLWan,
+    transformer: WanTransformer3DModel | HeliosTransformer3DModel,
+    kernels: Iterable[Kernel],
+    codebooks: tuple[int, ...] = (),
+) -> Outline:
+    """What a model of these parts says of itself; `kernels` are those that it has history weights for."""
+    return Outline(
+        settings=settings,
+        temporal_ratio=codec.config["scale_factor_temporal"],
+        spatial_ratio=codec.config["scale_factor_spatial"],
+        channels=codec.config["z_dim"],
+        patch=Kernel(*transformer.config["patch_size"]),
+        kernels=tuple(sorted(kernels, key=lambda kernel: kernel.t)),
+        codebooks=codebooks,
+        family=found.row.family,
+        buckets=found.row.buckets,
+    )
 
 
 def load_codec(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Codec:

@@ -22,11 +22,11 @@ from longtake.backbones.wan_parts import (
     config_in,
     load_codec,
     load_prompts,
+    outline_of,
     prompts_skeleton,
 )
 from longtake.backbones.weights import check_fit, read_json, read_shapes, weight_files
 from longtake.errors import ModelError
-from longtake.schedule import Kernel
 
 __all__ = ["helios_outline", "load_helios"]
 
@@ -37,17 +37,7 @@ def helios_outline(found: FoundModel) -> Outline:
     codec, prompts = codec_skeleton(found.path_of("vae")), prompts_skeleton(found)
     transformer = _skeleton(_folder_of(found), settings)
     check_widths(found.row.name, codec.config["z_dim"], prompts.config.d_model, transformer.config)
-    return Outline(
-        settings=settings,
-        temporal_ratio=codec.config["scale_factor_temporal"],
-        spatial_ratio=codec.config["scale_factor_spatial"],
-        channels=codec.config["z_dim"],
-        patch=Kernel(*transformer.config["patch_size"]),
-        kernels=tuple(sorted(OWN_KERNELS, key=lambda kernel: kernel.t)),
-        codebooks=(),
-        family="helios",
-        buckets=found.row.buckets,
-    )
+    return outline_of(found, settings, codec, transformer, OWN_KERNELS)
 
 
 def load_helios(found: FoundModel, how: Loaded) -> Backbone:
