@@ -62,9 +62,9 @@ def measured(options: argparse.Namespace) -> list[dict]:
     device = torch.device(options.device)
     transformer = new_transformer(TINY if options.tiny else FULL, device)
     setting = Setting(transformer, device, options.tiny)
-    levels = sigmas(options.steps, SHIFT).to(device)
-    told, guidance = as_told(levels[:-1]), as_told(torch.tensor([GUIDANCE])).to(device)
-    tabulate(transformer, device, told, [setting.told], guidance)
+    levels = sigmas(options.steps, SHIFT)
+    tabulate(transformer, device, as_told(levels[:-1]), [setting.told], as_told(torch.tensor([GUIDANCE])))
+    setting.bring()
     fuse_blocks(transformer, setting.seams)
     codec = HunyuanCodec(new_network(options), layers="folded", channels_last=True)
     rows: dict[int, list[dict]] = {section: [] for section in options.sections}
@@ -104,8 +104,8 @@ def one(number: int, setting: Setting, codec: HunyuanCodec, levels: Tensor, opti
     marks.append(now(device))
     x = torch.randn_like(setting.x)
     for level, after in pairwise(levels):
-        v = velocity(transformer, setting.seams, x, level[None], setting.conditioning, packed)
-        x = x + (after - level).to(x.dtype) * v
+        v = velocity(transformer, setting.seams, x, level[None], setting.brought, packed)
+        x = x + (after - level).item() * v
     history.remember(range(shape[2], shape[2] + WINDOW), x)
     marks.append(now(device))
     stream.add(frames[number], z[:, :, frames[number].start : frames[number].stop])

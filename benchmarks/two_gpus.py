@@ -8,19 +8,20 @@ the whole network; what one GPU does alone, each does by itself at the same time
 shared step takes as long as the slowest GPU. Each arm prints the median step, how many times as fast it is as the
 fastest one of one GPU, the peak of allocated memory, and how far its output is from the first arm's, as a share of that
 one's spread: rounding in bfloat16 moves it, too, when nothing is shared. Then how long the exchanges of a step take
-when nothing is computed. Prints a table, writes numbers.json, where `apart` is how far the ranks' outputs are from each
-other; with --profile also where the time goes.
+when nothing is computed. Prints a table and where the first GPU's shared step goes, writes numbers.json, where `apart`
+is how far the ranks' outputs are from each other.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from backbone_13b import FULL, GUIDANCE, SHIFT, STEPS, TINY, Setting, new_transformer, timed
+from kernels import kernels_of, print_kernels
 from torch import Tensor, distributed
 
 from longtake.backbones.hunyuan.blocks import fuse_blocks
@@ -39,7 +40,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("out/two_gpus"))
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--blocks", choices=("fused", "compiled", "eager"), default="fused")
-    parser.add_argument("--profile", action="store_true", help="also write profile.txt of the last arm")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     world, device = join_world(options.device)
@@ -57,6 +57,8 @@ def report(options: argparse.Namespace, rows: list[dict], ranks: int) -> None:
     """The table and the file."""
     name = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
     (options.output / "numbers.json").write_text(json.dumps({"device": name, "ranks": ranks, "rows": rows}))
+    for row in rows:
+        print_kernels(row["arm"], row.get("kernels", {}))
     alone = min(row["seconds"] for row in rows if row["ranks"] == 1)
     print(f"\n{ranks} x {name}\n\n| | s a step | times one | peak GiB | difference |\n| --- | --- | --- | --- | --- |")
     for row in rows:
@@ -84,11 +86,14 @@ def measured(options: argparse.Namespace, world: World, device: torch.device) ->
         difference = ((output - first[0]).std() / first[0].std()).item()
         said(world, f"{arm}: {seconds:.4f} s, {peak:.2f} GiB, difference {difference:.2g}, apart {apart_by:.2g}")
         found = {"seconds": seconds, "peak": peak, "difference": difference, "apart": apart_by}
-        return {"arm": arm, "ranks": ranks, **found}
+        return {"arm": arm, "ranks": ranks, **found} | (
+            {"kernels": kernels_of(setting.packed, device)} if ranks > 1 else {}
+        )
 
     yield row("one, eager", 1)
     told = as_told(sigmas(STEPS, SHIFT)[:-1].to(device)), as_told(torch.tensor([GUIDANCE])).to(device)
     tabulate(transformer, device, told[0], [setting.told], told[1])
+    setting.bring()
     if options.blocks == "fused":
         fuse_blocks(transformer, setting.seams)
     if options.blocks == "compiled":
@@ -100,8 +105,6 @@ def measured(options: argparse.Namespace, world: World, device: torch.device) ->
     share_sequence(transformer, group)
     yield row(f"{world.size} share, {kind}", world.size)
     yield exchanges(setting, group, device, options.repeats)
-    if options.profile:
-        profile(setting.packed, options.output / "profile.txt", world)
 
 
 def said(world: World, line: str) -> None:
@@ -138,24 +141,11 @@ def exchanges(setting: Setting, group: distributed.ProcessGroup, device: torch.d
     def step() -> Tensor:
         out = x
         for _ in range(config["num_layers"] + config["num_single_layers"]):
-            values, keys, queries = (exchange.to_heads(x) for _ in range(3))
-            values(), keys()
-            out = exchange.to_tokens(queries())
+            out = exchange.attend(lambda query, key, value: query, *[lambda: x] * 3)
         return out
 
     seconds, peak = timed(step, device, repeats)
     return {"arm": "the exchanges alone", "ranks": group.size(), "seconds": seconds, "peak": peak, "difference": 0.0}
-
-
-def profile(call: Callable[[], Tensor], path: Path, world: World) -> None:
-    """Which kernels the first rank spends a step in."""
-    with torch.profiler.profile() as found:
-        call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-    if world.rank == 0:
-        by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-        path.write_text(found.key_averages().table(sort_by=by, row_limit=40, max_name_column_width=90))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,14 @@ from diffusers import HunyuanVideoFramepackTransformer3DModel, HunyuanVideoTrans
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from peft import LoraConfig
 
+from longtake.backbones.hunyuan import network as hunyuan
+from longtake.backbones.hunyuan.conditioning import HunyuanConditioning
 from longtake.backbones.placement import PromptInputs, stream_blocks, tabulate
 from longtake.backbones.placement.layout import live_tensors
 from longtake.errors import ModelError
+from longtake.packing import History, pack
+from longtake.plan import make_plan
+from longtake.schedule import parse
 
 CPU = torch.device("cpu")
 WIDTH, TEXT, POOLED = 20, 12, 6
@@ -255,3 +260,28 @@ def test_networks_without_such_tables_are_refused():
     tabulate(transformer, CPU, TIMESTEPS, [RED], GUIDANCE)
     with pytest.raises(ModelError, match="has tables already"):
         tabulate(transformer, CPU, TIMESTEPS, [RED], GUIDANCE)
+
+
+@pytest.mark.gpu
+def test_a_step_waits_for_nothing_that_the_device_does():
+    """What tables stand for is told on the host, so that the next step is queued while this one is computed."""
+    device, transformer = torch.device("cuda"), framepack().cuda()
+    seams = hunyuan.install(transformer)
+    told = HunyuanConditioning(RED.text, RED.mask.bool(), RED.pooled, drawn(1, 3, 8, seed=4), guidance=6.0)
+    tabulate(transformer, device, TIMESTEPS, [PromptInputs(told.text, told.mask, told.pooled)], GUIDANCE)
+    brought = hunyuan.bring(transformer, told, device)
+    assert brought.text.device == CPU
+    assert brought.image.device.type == "cuda"
+    history = History()
+    history.remember(range(19), drawn(1, 4, 19, 4, 6, seed=5).cuda())
+    section = make_plan(parse("f1k1_x_f16k4f2k2f1k1_g2"), 21).sections[-1]
+    packed = pack(section, history, hunyuan.history_patchify(transformer), hunyuan.rope_axes(transformer))
+    x, sigma = drawn(1, 4, 2, 4, 6, seed=3).cuda(), TIMESTEPS[1:2] / 1000
+    with torch.inference_mode():
+        first = hunyuan.velocity(transformer, seams, x, sigma, brought, packed)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            again = hunyuan.velocity(transformer, seams, x, sigma, brought, packed)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(first, again)

@@ -49,7 +49,7 @@ BARE = Section(index=0, frames=(0, 1), positions=(0, 1), sees=())  # 30 tokens
 HUNYUAN = {
     "in_channels": 4,
     "out_channels": 4,
-    "num_attention_heads": 2,
+    "num_attention_heads": 6,
     "attention_head_dim": 16,
     "num_layers": 2,
     "num_single_layers": 2,
@@ -62,7 +62,7 @@ HUNYUAN = {
 IMAGES = {"has_clean_x_embedder": True, "has_image_proj": True, "image_proj_dim": 12}
 WAN = {
     "patch_size": (1, 2, 2),
-    "num_attention_heads": 2,
+    "num_attention_heads": 6,
     "attention_head_dim": 20,
     "in_channels": 4,
     "out_channels": 4,
@@ -113,7 +113,7 @@ def told(lengths, image=True):
 class Hunyuan:
     """A tiny network of HunyuanVideo's classes, and its velocity."""
 
-    def __init__(self, framepack=True, heads=2, **more):
+    def __init__(self, framepack=True, heads=6, **more):
         shape = HUNYUAN | {"num_attention_heads": heads} | more
         if framepack:
             self.transformer = HunyuanVideoFramepackTransformer3DModel(**shape, **IMAGES)
@@ -135,7 +135,7 @@ class Hunyuan:
 class Wan:
     """A tiny Wan, and its velocity."""
 
-    def __init__(self, heads=2):
+    def __init__(self, heads=6):
         self.transformer = WanTransformer3DModel(**WAN | {"num_attention_heads": heads})
         self.transformer.history_patch_embed = Patchify(self.transformer.patch_embedding, [K1, K2, K4])
         randomized(self.transformer)
@@ -236,6 +236,19 @@ def test_wan_whose_history_is_told_a_time_of_its_own(both):
 
 def test_history_that_is_blind_stays_blind(both):
     check(both, Wan, {"attention": "causal"}, {"attention": "causal", "history_time": "clean"})
+
+
+def of_two_heads():
+    return Hunyuan(heads=2)
+
+
+def a_wan_of_two_heads():
+    return Wan(heads=2)
+
+
+@pytest.mark.parametrize("build", [of_two_heads, a_wan_of_two_heads])
+def test_one_head_for_each_goes_in_one_piece(both, build):
+    check(both, build, {})
 
 
 def tabulated(made):

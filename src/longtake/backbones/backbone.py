@@ -150,9 +150,13 @@ class Backbone:
         Guidance asks several times a step; a step cache keeps what belongs to each `branch` apart.
         """
         if not isinstance(sigma, Tensor):
-            sigma = torch.full((x.shape[0],), sigma, device=x.device)
+            sigma = torch.full((x.shape[0],), sigma)  # on the host, where reading it waits for nothing
         with self._branch(branch):
             return self.family.velocity(self, x, sigma, told, packed)
+
+    def bring(self, told: Conditioning) -> Conditioning:
+        """What the network is told of a prompt, to where it reads it: once a video, since every step asks for it."""
+        return self.family.bring(self.transformer, told, self.device)
 
     def begin_section(self) -> None:
         """Forgets what a step cache keeps of the section before."""

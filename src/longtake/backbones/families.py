@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from diffusers.models.transformers.transformer_helios import HeliosTransformer3DModel
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTransformer3DModel
 from diffusers.models.transformers.transformer_hunyuan_video_framepack import HunyuanVideoFramepackTransformer3DModel
@@ -43,6 +44,7 @@ class Family:
     patchify: Callable[[Any], Patchify]  # those weights, as they are at this moment
     rope_axes: Callable[[Any], RopeAxes]
     patch: Callable[[Any], nn.Module]  # its patch embedding
+    bring: Callable[[Any, Any, torch.device], Any]  # what it is told of a prompt, to where it reads it
     velocity: Callable[[Backbone, Tensor, Tensor, Any, Packed], Tensor]
 
 
@@ -84,9 +86,9 @@ def _ask_wan(
     told: Tensor | wan.WanConditioning,
     packed: Packed,
 ) -> Float[Tensor, "b c t h w"]:
-    s = backbone.settings
+    s, level = backbone.settings, sigma.to(x.device, non_blocking=True)
     text = told.to(x.device)  # which was perhaps read on the host
-    return wan.velocity(backbone.transformer, backbone.seams, x, sigma, text, packed, s.history_time, s.attention)
+    return wan.velocity(backbone.transformer, backbone.seams, x, level, text, packed, s.history_time, s.attention)
 
 
 def _begin_hunyuan(transformer: hunyuan.HunyuanTransformer, kernels: Iterable[Kernel], channels: int) -> None:
@@ -113,7 +115,12 @@ def _begin_helios(transformer: HeliosTransformer3DModel, kernels: Iterable[Kerne
 def _ask_helios(
     backbone: Backbone, x: Float[Tensor, "b c t h w"], sigma: Float[Tensor, " b"], told: Tensor, packed: Packed
 ) -> Float[Tensor, "b c t h w"]:
-    return helios.velocity(backbone.transformer, backbone.seams, x, sigma, told.to(x.device), packed)
+    level = sigma.to(x.device, non_blocking=True)
+    return helios.velocity(backbone.transformer, backbone.seams, x, level, told.to(x.device), packed)
+
+
+def _bring_all(transformer: nn.Module, told: Tensor | wan.WanConditioning, device: torch.device) -> Conditioning:
+    return told.to(device)
 
 
 WAN = Family(
@@ -123,6 +130,7 @@ WAN = Family(
     patchify=lambda transformer: transformer.history_patch_embed,
     rope_axes=wan.rope_axes,
     patch=lambda transformer: transformer.patch_embedding,
+    bring=_bring_all,
     velocity=_ask_wan,
 )
 HUNYUAN = Family(
@@ -132,6 +140,7 @@ HUNYUAN = Family(
     patchify=hunyuan.history_patchify,
     rope_axes=hunyuan.rope_axes,
     patch=lambda transformer: transformer.x_embedder.proj,
+    bring=hunyuan.bring,
     velocity=_ask_hunyuan,
 )
 HELIOS = Family(
@@ -141,6 +150,7 @@ HELIOS = Family(
     patchify=helios.history_patchify,
     rope_axes=helios.rope_axes,
     patch=lambda transformer: transformer.patch_embedding,
+    bring=_bring_all,
     velocity=_ask_helios,
 )
 _FAMILIES: dict[type[nn.Module], Family] = {

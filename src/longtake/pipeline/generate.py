@@ -230,6 +230,7 @@ def codec_of(config: Config, device: torch.device) -> AnyCodec:
 def _sections(run: Run, plan: Plan, backbone: Backbone, told: Mapping[str, Conditioning]) -> Iterator[Event]:
     """Makes, decodes and encodes each section that the run lacks, and reads the others."""
     config = run.config
+    told = {prompt: backbone.bring(each) for prompt, each in told.items()}
     rounding = backbone.discretization(config.codebook, config.discretize_images)
     history = History(config.missing, rounding)
     for known in known_of(run, plan, backbone):

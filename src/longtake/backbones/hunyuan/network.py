@@ -14,6 +14,7 @@ projected image tokens come before those of the text.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from longtake.backbones.hunyuan.conditioning import HunyuanConditioning
+from longtake.backbones.placement.modulation import has_tables
 from longtake.backbones.seams import SeamHook, Seams, SeamSpec, install_seams
 from longtake.errors import ModelError
 from longtake.packing import Packed, Patchify, RopeAxes
@@ -42,6 +44,7 @@ __all__ = [
     "add_image_projection",
     "as_told",
     "begin_history",
+    "bring",
     "history_patchify",
     "install",
     "project_in_float32",
@@ -197,6 +200,18 @@ def as_told(level: Float[Tensor, " b"], compat: Compat = "longtake") -> Float[Te
     return _ROUNDED[compat](TIMESTEPS * level.float())
 
 
+def bring(transformer: HunyuanTransformer, told: HunyuanConditioning, device: torch.device) -> HunyuanConditioning:
+    """What the network is told of a prompt, to where it reads it, in its dtype.
+
+    What modulation tables stand for stays on the host: there they look it up without waiting for the device, which
+    goes on with the step before.
+    """
+    dtype = transformer.x_embedder.proj.weight.dtype
+    image = None if told.image is None else told.image.to(device, dtype)
+    rest = replace(told, image=None).to(torch.device("cpu") if has_tables(transformer) else device, dtype)
+    return replace(rest, image=image)
+
+
 def velocity(
     transformer: HunyuanTransformer,
     seams: Seams,
@@ -214,8 +229,8 @@ def velocity(
     Raises:
         ModelError: there are image tokens, and a plain HunyuanVideo has no projection for them.
     """
-    told = conditioning.expand(len(x)).to(x.device, transformer.x_embedder.proj.weight.dtype)
-    timestep, guidance = as_told(sigma, compat), None
+    told = bring(transformer, conditioning.expand(len(x)), x.device)
+    timestep, guidance = as_told(sigma.to(told.text.device, non_blocking=True), compat), None
     if transformer.config["guidance_embeds"]:
         guidance = as_told(torch.full_like(timestep, told.guidance), compat)
     arguments = {
@@ -228,7 +243,7 @@ def velocity(
     }
     image = None
     if isinstance(transformer, HunyuanVideoFramepackTransformer3DModel):
-        arguments |= _framepack_arguments(transformer, told, x.shape[2])
+        arguments |= _framepack_arguments(transformer, told, x)
     elif told.image is not None:
         image = _projected(transformer, told.image)
         arguments["encoder_attention_mask"] = torch.cat([told.mask.new_ones(image.shape[:2]), told.mask], dim=1)
@@ -238,14 +253,14 @@ def velocity(
 
 
 def _framepack_arguments(
-    transformer: HunyuanVideoFramepackTransformer3DModel, told: HunyuanConditioning, frames: int
+    transformer: HunyuanVideoFramepackTransformer3DModel, told: HunyuanConditioning, x: Float[Tensor, "b c t h w"]
 ) -> dict[str, Tensor]:
     """What the FramePack class wants beside what the plain one does: image tokens, and the frames of each history."""
-    no_image = told.text.new_zeros(told.batch, 0, transformer.config["image_proj_dim"])
-    nothing = torch.empty(0, device=told.text.device)
+    no_image = torch.zeros(len(x), 0, transformer.config["image_proj_dim"], dtype=told.text.dtype, device=x.device)
+    nothing = torch.empty(0, device=x.device)
     return {
         "image_embeds": no_image if told.image is None else told.image,
-        "indices_latents": torch.arange(frames, device=told.text.device),  # the seams know their true positions
+        "indices_latents": torch.arange(x.shape[2], device=x.device),  # the seams know their true positions
         "indices_latents_clean": nothing,
         "indices_latents_history_2x": nothing,
         "indices_latents_history_4x": nothing,

@@ -61,25 +61,50 @@ class Exchange:
         """This rank's part of "b s d"."""
         return x.narrow(1, sum(self.text[: self.rank]), self.text[self.rank])
 
-    def to_heads(self, x: Float[Tensor, "b n a e"]) -> Callable[[], Float[Tensor, "b m h e"]]:
-        """Sends the heads of this rank's tokens to whose they are; waiting gives all tokens of this rank's heads.
+    def attend(
+        self,
+        attend: Callable[[Tensor, Tensor, Tensor], Float[Tensor, "b m h e"]],
+        query: Callable[[], Float[Tensor, "b n a e"]],
+        key: Callable[[], Float[Tensor, "b n a e"]],
+        value: Callable[[], Float[Tensor, "b n a e"]],
+    ) -> Float[Tensor, "b n a e"]:
+        """What this rank's tokens see of all, where `attend` computes heads of all tokens.
+
+        Values leave before keys are computed, keys before queries. A rank's heads go by halves: while the first half is
+        computed the second travels, and the first travels back while the second is computed.
+        """
+        made, first = [], []
+        for make in (value, key, query):
+            made.append(make())
+            first.append(self.to_heads(made[-1], 0))
+        coming, going = [first], []
+        if made[0].shape[2] > self.size:
+            coming.append([self.to_heads(x, 1) for x in made])
+        for half in coming:
+            values, keys, queries = (arrived() for arrived in half)
+            going.append(self.to_tokens(attend(queries, keys, values)))
+        return torch.cat([arrived() for arrived in going], dim=3).flatten(2, 3)
+
+    def to_heads(self, x: Float[Tensor, "b n a e"], half: int) -> Callable[[], Float[Tensor, "b m h e"]]:
+        """Sends heads of this rank's tokens to whose they are; waiting gives all tokens of half of this rank's heads.
 
         The tokens come rank by rank, each rank's text behind the others of its tokens.
         """
         b, n, a, e = x.shape
         assert n == self.counts[self.rank], "the blocks were called by another way than their own call"
-        each = b * (a // self.size) * e
-        leaving = x.unflatten(2, (self.size, -1)).permute(2, 1, 0, 3, 4).flatten()
-        coming = self._trade(leaving, [each * n] * self.size, [each * count for count in self.counts])
-        return lambda: _arrived(coming).view(-1, b, a // self.size, e).transpose(0, 1)
+        heads = x.unflatten(2, (self.size, -1)).tensor_split(2 if a > self.size else 1, dim=3)[half]
+        h = heads.shape[3]
+        leaving = heads.permute(2, 1, 0, 3, 4).flatten()
+        coming = self._trade(leaving, [b * h * e * n] * self.size, [b * h * e * count for count in self.counts])
+        return lambda: _arrived(coming).view(-1, b, h, e).transpose(0, 1)
 
-    def to_tokens(self, x: Float[Tensor, "b m h e"]) -> Float[Tensor, "b n a e"]:
-        """The way back: all heads of this rank's tokens."""
+    def to_tokens(self, x: Float[Tensor, "b m h e"]) -> Callable[[], Float[Tensor, "b n r h e"]]:
+        """The way back: waiting gives this rank's tokens, of each rank the heads that it computed."""
         b, _, h, e = x.shape
         n, each = self.counts[self.rank], b * h * e
         leaving = x.transpose(0, 1).flatten()
         coming = self._trade(leaving, [each * count for count in self.counts], [each * n] * self.size)
-        return _arrived(coming).view(self.size, n, b, h, e).permute(2, 1, 0, 3, 4).flatten(2, 3)
+        return lambda: _arrived(coming).view(self.size, n, b, h, e).permute(2, 1, 0, 3, 4)
 
     def whole(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b m d"]:
         """All ranks' tokens, in all ranks."""

@@ -81,12 +81,12 @@ class JointProcessor:
         mask: Tensor | None,
     ) -> Float[Tensor, "b n a e"]:
         """What this rank's tokens see of all; each of the three leaves before the next is computed."""
-        values = self.exchange.to_heads(value())
-        keys = self.exchange.to_heads(key())
-        queries = self.exchange.to_heads(query())
         mask = None if mask is None else self.exchange.in_order_of_ranks(mask)
-        seen = dispatch_attention_fn(queries(), keys(), values(), attn_mask=mask, backend=self._attention_backend)
-        return self.exchange.to_tokens(seen)
+
+        def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return dispatch_attention_fn(query, key, value, attn_mask=mask, backend=self._attention_backend)
+
+        return self.exchange.attend(attend, query, key, value)
 
 
 def _projected(
@@ -130,5 +130,8 @@ class SelfProcessor(RotatingProcessor):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """The attention of this rank's tokens. The tokens that are blind are the first ones of all."""
-        values, keys, queries = (self.exchange.to_heads(x) for x in (value, key, query))
-        return self.exchange.to_tokens(super().attend(queries(), keys(), values(), mask))
+
+        def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return RotatingProcessor.attend(self, query, key, value, mask)
+
+        return self.exchange.attend(attend, lambda: query, lambda: key, lambda: value)

@@ -10,6 +10,7 @@ the device. Each vector comes from the same one-row product as before, so that t
 
 Which row is meant is decided by the values that the network is given, at its two embedders. What is not in the tables
 is refused. The blocks see nothing of this: each lookup gives a view of one tensor, into which a step's row is copied.
+Given on the host, values are read at once; given on the device, reading them waits for the step before.
 """
 
 from __future__ import annotations
@@ -29,7 +30,16 @@ from longtake.backbones.placement.innermost import innermost_forward, place_inne
 from longtake.backbones.placement.layout import rest_module
 from longtake.errors import ModelError
 
-__all__ = ["Lookup", "PromptInputs", "Tables", "can_be_tabulated", "modulated_norms", "resting_modules", "tabulate"]
+__all__ = [
+    "Lookup",
+    "PromptInputs",
+    "Tables",
+    "can_be_tabulated",
+    "has_tables",
+    "modulated_norms",
+    "resting_modules",
+    "tabulate",
+]
 
 _EMBEDDER, _REFINER = "time_text_embed", "context_embedder"
 _Norm = AdaLayerNormZero | AdaLayerNormZeroSingle | AdaLayerNormContinuous
@@ -81,7 +91,7 @@ class Tables:
         self._rows: dict[_Key, int] = {}
         self._table = torch.empty(0)  # on the host: a row a step and prompt
         self._row = torch.empty(0)  # on the device: of each sample in the batch
-        self._prompts: list[PromptInputs] = []  # the one met last comes first
+        self._prompts: list[PromptInputs] = []  # on the host; the one met last comes first
         self._refined: dict[tuple[int, float], Tensor] = {}
         self._width = norms[0].linear.in_features
         self._lookups: list[tuple[_Norm, Lookup]] = []
@@ -122,21 +132,23 @@ class Tables:
             guidance: as the network is given it, or None for a network without.
         """
         timesteps = timesteps.to(self.device)
-        prompts = [_moved(prompt, self.device) for prompt in prompts]
         told = None if guidance is None else guidance.to(self.device)
-        self._rows, self._refined, self._prompts, embeddings = {}, {}, prompts, []
+        self._prompts = [_moved(prompt, torch.device("cpu")) for prompt in prompts]
+        self._rows, self._refined, embeddings = {}, {}, []
         with _visit(self._embedder, self.device):
-            for prompt in prompts:
+            for prompt in self._prompts:
+                pooled = prompt.pooled.to(self.device)
                 for timestep in timesteps.split(1):
-                    embedding, replaced = self._embed(timestep, prompt.pooled, told)
+                    embedding, replaced = self._embed(timestep, pooled, told)
                     assert replaced is None  # token replacement is refused before
                     key = _Key(timestep.item(), None if guidance is None else guidance.item(), _bits(prompt.pooled))
                     self._rows[key] = len(embeddings)
                     embeddings.append(embedding)
         with _visit(self._refiner, self.device):
-            for prompt in prompts:
+            for prompt in self._prompts:
+                near = _moved(prompt, self.device)
                 for timestep in timesteps.split(1):
-                    self._refined[id(prompt), timestep.item()] = self._refine(prompt.text, timestep, prompt.mask).cpu()
+                    self._refined[id(prompt), timestep.item()] = self._refine(near.text, timestep, near.mask).cpu()
         columns = [torch.cat(embeddings).cpu()]
         for norm, lookup in self._lookups:
             with _visit(lookup, self.device):
@@ -178,19 +190,18 @@ class Tables:
             self._row = torch.empty_like(rows, device=self.device)
             for _, lookup in self._lookups:
                 lookup.vector = self._row[:, lookup.start : lookup.stop]
-        self._row.copy_(rows)
+        self._row.copy_(_ready_to_leave(rows, self.device), non_blocking=True)
         return self._row[:, : self._width].clone(), None  # who keeps it, keeps it beyond the next step
 
     def _look_up_text(self, hidden_states: Tensor, timestep: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """The refiner's result."""
-        found = []
+        text, masks, found = hidden_states.cpu(), None if attention_mask is None else attention_mask.cpu(), []
         for index, time in enumerate(timestep.tolist()):
-            mask = None if attention_mask is None else attention_mask[index : index + 1]
-            prompt = self._prompt(hidden_states[index : index + 1], mask)
+            prompt = self._prompt(text[index : index + 1], None if masks is None else masks[index : index + 1])
             if (id(prompt), time) not in self._refined:
                 raise ModelError(f"the refined texts do not know timestep {time}: fill() them for this video")
             found.append(self._refined[id(prompt), time])
-        return torch.cat(found).to(self.device)
+        return _ready_to_leave(torch.cat(found), self.device).to(self.device, non_blocking=True)
 
     def _prompt(self, text: Tensor, mask: Tensor | None) -> PromptInputs:
         for place, prompt in enumerate(self._prompts):
@@ -263,6 +274,16 @@ def can_be_tabulated(transformer: nn.Module) -> bool:
     """True for HunyuanVideo's classes, unless they replace tokens."""
     known = isinstance(transformer, HunyuanVideoTransformer3DModel | HunyuanVideoFramepackTransformer3DModel)
     return known and transformer.config["image_condition_type"] != "token_replace"
+
+
+def has_tables(transformer: HunyuanVideoTransformer3DModel | HunyuanVideoFramepackTransformer3DModel) -> bool:
+    """True once there are tables, and until they are removed."""
+    return isinstance(transformer.norm_out.linear, Lookup)
+
+
+def _ready_to_leave(rows: Tensor, device: torch.device) -> Tensor:
+    """Host memory from where a copy to the device waits neither for what the device does nor lets the program wait."""
+    return rows.pin_memory() if device.type == "cuda" else rows
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
