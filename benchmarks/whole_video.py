@@ -26,7 +26,6 @@ import argparse
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -34,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import psutil
 import torch
 from random_framepack import LAYERS, MODEL, save_random
 
@@ -147,13 +147,13 @@ def call(arguments: list[str]) -> int:
 def watch(arguments: list[str], options: argparse.Namespace, kill: bool = False) -> list[dict[str, Any]]:
     """Runs a command of longtake in `watched.py`; what it said, between two lines of ours.
 
-    With `kill` it ends half a section after half of the video, and all processes with it.
+    With `kill` its processes are killed (-9) half a section after half of the video.
     """
     processes, here = str(options.processes), str(Path(__file__).with_name("watched.py"))
     launcher = [] if options.processes == 1 else ["-m", "torch.distributed.run", "--nproc-per-node", processes]
     print(f"\n$ longtake {shlex.join(arguments)}", flush=True)
     command, lines = [sys.executable, *launcher, here, str(options.cap), *arguments], [{"at": time.time()}]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         middle = 0
         for line in process.stdout:
@@ -163,7 +163,8 @@ def watch(arguments: list[str], options: argparse.Namespace, kill: bool = False)
             middle = row["sections"] // 2 if row.get("event") == "planned" else middle
             if kill and row.get("event") == "section" and row["section"] + 1 == middle:
                 time.sleep(row["seconds"] / 2)
-                os.killpg(process.pid, signal.SIGKILL)
+                for one in (*psutil.Process(process.pid).children(recursive=True), process):
+                    one.kill()  # torchrun's have sessions of their own
     if process.returncode and not kill:
         sys.exit(f"longtake {arguments[0]} ended with {process.returncode}")
     return [*lines, {"at": time.time()}]
