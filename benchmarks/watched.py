@@ -35,8 +35,10 @@ class Watched(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Passes a line on."""
-        if text.strip():  # print gives the end of a line by itself
+        if text.startswith("{"):
             self.out.write(json.dumps(json.loads(text) | {"at": time.time()} | self.held()) + "\n")
+        elif text.strip():  # print gives the end of a line by itself
+            self.out.write(text)
         return len(text)
 
     def flush(self) -> None:

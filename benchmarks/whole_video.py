@@ -16,8 +16,8 @@ be had. PyTorch may not allocate more than that either. Steps are three and not 
 
 A section's seconds are the engine's own: packing, steps, decoding, meter and encoding. Section 3 is the first one with
 a whole history. What is decoded comes a section late: the first decodes nothing and the last one twice as much, so that
-the last but one is compared with the third. Prints a table, writes numbers.json; the exit code is 1 where the video is
-not what was asked for.
+the last but one is compared with the third. Prints a table, writes numbers.json, and lines.jsonl on the way; the exit
+code is 1 where the video is not what was asked for.
 """
 
 from __future__ import annotations
@@ -153,17 +153,24 @@ def watch(arguments: list[str], options: argparse.Namespace, kill: bool = False)
     launcher = [] if options.processes == 1 else ["-m", "torch.distributed.run", "--nproc-per-node", processes]
     print(f"\n$ longtake {shlex.join(arguments)}", flush=True)
     command, lines = [sys.executable, *launcher, here, str(options.cap), *arguments], [{"at": time.time()}]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        open(options.output / "lines.jsonl", "a") as kept,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+    ):
         assert process.stdout
         middle = 0
         for line in process.stdout:
             print(line if len(line) < COLUMNS else f"{line[:COLUMNS]}...\n", end="", flush=True)
+            if not line.startswith("{"):
+                continue
+            kept.write(line)
+            kept.flush()
             row = json.loads(line)
             lines.append(row)
             middle = row["sections"] // 2 if row.get("event") == "planned" else middle
             if kill and row.get("event") == "section" and row["section"] + 1 == middle:
                 time.sleep(row["seconds"] / 2)
-                for one in (*psutil.Process(process.pid).children(recursive=True), process):
+                for one in (process, *psutil.Process(process.pid).children(recursive=True)):
                     one.kill()  # torchrun's have sessions of their own
     if process.returncode and not kill:
         sys.exit(f"longtake {arguments[0]} ended with {process.returncode}")
