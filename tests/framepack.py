@@ -42,43 +42,63 @@ def save_framepack(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
 
 
 def save_parts(folder, dtype):
-    transformer = HunyuanVideoFramepackTransformer3DModel(
-        in_channels=CHANNELS, out_channels=CHANNELS, num_attention_heads=2, attention_head_dim=16, num_layers=1,
-        num_single_layers=2, num_refiner_layers=1, mlp_ratio=2.0, patch_size=2, patch_size_t=1, text_embed_dim=16,
-        pooled_projection_dim=8, rope_axes_dim=(4, 6, 6), has_image_proj=True, image_proj_dim=12,
-        has_clean_x_embedder=True,
-    )  # fmt: skip
-    for parameter in transformer.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    transformer.to(dtype).save_pretrained(folder / "transformer")
-    vae = AutoencoderKLHunyuanVideo(block_out_channels=(4, 4, 8, 8), layers_per_block=1, norm_num_groups=2)
-    vae.save_pretrained(folder / "vae")
-    splitter = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-    known = [*WORDS, "sphere", *(word for word, _ in splitter.pre_tokenize_str(TEMPLATE))]
-    llama_tokenizer, clip_tokenizer = tokenizer_of(known, splitter, MARKS), tokenizer_of(WORDS, splitter)
+    llama_tokenizer, clip_tokenizer = tokenizers()
     llama_tokenizer.save_pretrained(folder / "tokenizer")
     clip_tokenizer.save_pretrained(folder / "tokenizer_2")
+    processor(SIDE).save_pretrained(folder / "feature_extractor")
+    for name, make in networks(len(llama_tokenizer), len(clip_tokenizer)).items():
+        network = make()
+        if name == "transformer":
+            for parameter in network.parameters():
+                torch.nn.init.normal_(parameter, std=0.2)
+            network.to(dtype)
+        network.save_pretrained(folder / name)
+
+
+def networks(llama_words, clip_words):
+    """What makes each network, with so many words in the tables of the two that read."""
     shape = {"num_attention_heads": 2, "pad_token_id": 0}
-    LlamaModel(
-        LlamaConfig(
-            vocab_size=len(llama_tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=4,
-            max_position_embeddings=512, initializer_range=0.3, **shape,
-        )
-    ).save_pretrained(folder / "text_encoder")  # fmt: skip
-    CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(clip_tokenizer), hidden_size=8, intermediate_size=16, num_hidden_layers=2,
-            max_position_embeddings=77, bos_token_id=2, eos_token_id=3, **shape,
-        )
-    ).save_pretrained(folder / "text_encoder_2")  # fmt: skip
-    SiglipVisionModel(
-        SiglipVisionConfig(
-            hidden_size=12, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE,
-            patch_size=7,
-        )
-    ).save_pretrained(folder / "image_encoder")  # fmt: skip
-    processor = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    processor.save_pretrained(folder / "feature_extractor")
+    return {
+        "transformer": lambda: HunyuanVideoFramepackTransformer3DModel(
+            in_channels=CHANNELS, out_channels=CHANNELS, num_attention_heads=2, attention_head_dim=16, num_layers=1,
+            num_single_layers=2, num_refiner_layers=1, mlp_ratio=2.0, patch_size=2, patch_size_t=1, text_embed_dim=16,
+            pooled_projection_dim=8, rope_axes_dim=(4, 6, 6), has_image_proj=True, image_proj_dim=12,
+            has_clean_x_embedder=True,
+        ),
+        "vae": lambda: AutoencoderKLHunyuanVideo(
+            block_out_channels=(4, 4, 8, 8), layers_per_block=1, norm_num_groups=2
+        ),
+        "text_encoder": lambda: LlamaModel(
+            LlamaConfig(
+                vocab_size=llama_words, hidden_size=16, intermediate_size=32, num_hidden_layers=4,
+                max_position_embeddings=512, initializer_range=0.3, **shape,
+            )
+        ),
+        "text_encoder_2": lambda: CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=clip_words, hidden_size=8, intermediate_size=16, num_hidden_layers=2,
+                max_position_embeddings=77, bos_token_id=2, eos_token_id=3, **shape,
+            )
+        ),
+        "image_encoder": lambda: SiglipVisionModel(
+            SiglipVisionConfig(
+                hidden_size=12, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE,
+                patch_size=7,
+            )
+        ),
+    }  # fmt: skip
+
+
+def processor(side):
+    """What brings a picture to the size that SigLIP sees."""
+    return SiglipImageProcessorPil(size={"height": side, "width": side}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+
+
+def tokenizers():
+    """Llama's and CLIP's, of the few words that tests say."""
+    splitter = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    known = [*WORDS, "sphere", *(word for word, _ in splitter.pre_tokenize_str(TEMPLATE))]
+    return tokenizer_of(known, splitter, MARKS), tokenizer_of(WORDS, splitter)
 
 
 def tokenizer_of(known, splitter, marks=()):

@@ -104,6 +104,13 @@ def test_weights_lie_together_until_they_are_moved():
     assert difference(step(transformer), before) < ROUNDING
 
 
+def test_weights_that_will_be_streamed_stay_where_they_are():
+    transformer = new_transformer()
+    before = {name: parameter.data_ptr() for name, parameter in transformer.named_parameters()}
+    fuse_blocks(transformer, install(transformer), together=False)
+    assert {name: parameter.data_ptr() for name, parameter in transformer.named_parameters()} == before
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_what_nothing_sees_after_the_last_block_is_not_computed(batch):
     """Three tokens of history: the noisy ones are as before, and the last block's products are of them alone."""

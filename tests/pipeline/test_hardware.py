@@ -348,6 +348,23 @@ def test_this_machine_can_be_probed_and_measured(tmp_path):
     assert measure_rates(torch.device("cpu"), torch.float32, "tiled").attention > 1e6
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_pages_of_files_are_free_memory_in_a_container(version, tmp_path, monkeypatch):
+    limit, use, stat = (
+        ("memory.max", "memory.current", "memory.stat")
+        if version == 2
+        else ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat")
+    )
+    total = "total_" if version == 1 else ""
+    (tmp_path / "memory").mkdir()
+    (tmp_path / limit).write_text(f"{512 << 20}\n")
+    (tmp_path / use).write_text(f"{500 << 20}\n")
+    (tmp_path / stat).write_text(f"anon 1\n{total}inactive_file {300 << 20}\n{total}active_file {100 << 20}\n")
+    monkeypatch.setattr("longtake.pipeline.machine._CONTAINER", tmp_path)
+    here = probe_machine(torch.device("cpu"), tmp_path)
+    assert (here.host, here.host_free) == (512 << 20, 412 << 20)
+
+
 @pytest.mark.gpu
 def test_a_gpu_can_be_probed_and_measured(tmp_path):
     device = torch.device("cuda")

@@ -93,7 +93,7 @@ def _set_up(
     use_kernel(transformer, kernel)
     profile = find_profile(runtime.profile)
     _place(backbone, device, profile, demand, stack)
-    _quicken(backbone, device, runtime.compile, shared)
+    _quicken(backbone, device, runtime.compile, shared, stays=profile.blocks == "resident")
     if profile.blocks == "streamed":
         streaming = stream_blocks(transformer, device, slots=profile.slots, host=profile.host, storage=profile.storage)
         stack.callback(streaming.remove)
@@ -116,9 +116,9 @@ def _place(backbone: Backbone, device: torch.device, profile: Profile, demand: D
         settle(transformer, device)
 
 
-def _quicken(backbone: Backbone, device: torch.device, compile: bool, shared: bool) -> None:
+def _quicken(backbone: Backbone, device: torch.device, compile: bool, shared: bool, stays: bool) -> None:
     if backbone.family.name == "hunyuan" and device.type == "cuda":
-        fuse_blocks(backbone.transformer, backbone.seams)  # there is nothing left in them to compile
+        fuse_blocks(backbone.transformer, backbone.seams, together=stays)  # there is nothing left in them to compile
     elif compile:
         for block in repeated_blocks(backbone.transformer):
             block.compile(options=COMPILE_OPTIONS if shared else None)

@@ -20,9 +20,15 @@ __all__ = ["Device", "Machine", "probe_machine", "remarks_on"]
 
 HEAD_SIZE = 128  # of HunyuanVideo's and Wan's attention
 SPARE = 2 << 30  # bytes of host memory that are left to the system and to other programs
-_CGROUPS = (  # limit and use of a container's memory, version 2 and version 1
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+_CONTAINER = Path("/sys/fs/cgroup")
+_CGROUPS = (  # limit and use of a container's memory, and what it is used for, version 2 and version 1
+    ("memory.max", "memory.current", "memory.stat", ("inactive_file", "active_file")),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        ("total_inactive_file", "total_active_file"),
+    ),
 )
 
 
@@ -184,12 +190,17 @@ def _processor() -> str:
 
 
 def _contained(total: int, free: int) -> tuple[int, int]:
-    """Host memory and what is free of it, within the limits of a container."""
-    for limit_path, use_path in _CGROUPS:
+    """Host memory and what is free of it, within the limits of a container.
+
+    Pages of files count as used there, the 43 GB of a model that was just fetched too; the system takes them back.
+    """
+    for limit_name, use_name, stat_name, files in _CGROUPS:
         try:
-            limit, used = int(Path(limit_path).read_text()), int(Path(use_path).read_text())
+            limit, used = (int((_CONTAINER / name).read_text()) for name in (limit_name, use_name))
+            held = dict(line.split() for line in (_CONTAINER / stat_name).read_text().splitlines())
         except (OSError, ValueError):
             continue  # not there, or "max"
+        used -= sum(int(held.get(name, 0)) for name in files)
         return min(total, limit), max(0, min(free, limit - used))
     return total, free
 

@@ -74,12 +74,12 @@ class _Fused:
         return self.forward(self.block, streams, temb, attention_mask, phases)
 
 
-def fuse_blocks(transformer: HunyuanTransformer, seams: Seams) -> None:
+def fuse_blocks(transformer: HunyuanTransformer, seams: Seams, together: bool = True) -> None:
     """Lets every block of these two kinds compute as said above, from the weights that it has. Twice is once.
 
     Where the network is by then, the weights of queries, keys and values come to lie together; moved or streamed later,
-    they are three products again. Before adapters, tables or streaming, or after the first two. Not to be compiled:
-    there is nothing left to fuse.
+    they are three products again, so that `together` is for those that stay: 4.5 GB of the 13 B network are copied.
+    Before adapters, tables or streaming, or after the first two. Not to be compiled: there is nothing left to fuse.
     """
     blocks = (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
     for block in blocks:
@@ -89,7 +89,7 @@ def fuse_blocks(transformer: HunyuanTransformer, seams: Seams) -> None:
         if forward is _single and block is blocks[-1]:
             forward = partial(_single, unseen=lambda: 0 if seams.entry is None else seams.entry.length)
         place_innermost(block, _Fused(block, forward, before))
-        for names in (_PROJECTIONS, _ADDED):
+        for names in (_PROJECTIONS, _ADDED) if together else ():
             _lay_together([block.get_submodule("attn")._modules.get(name) for name in names])
 
 
