@@ -5,10 +5,10 @@
 
 Weights and inputs are random: speed and memory do not depend on their values. A section of nine frames at 640 x 608
 after a long history: 18,485 tokens with 729 of the image and 256 of the text. All arms are measured in this one run, on
-the same network; each prints the median of steps that follow each other as in a video, the peak of allocated device memory
-in them, how far its output is from the first arm's, and how far from a reference in float32, as shares of their
-spread. The reference is the same network, its blocks cast one by one. Rows carry the kernels of a step; those of rows
-that miss a bar are printed. Prints a table, writes numbers.json.
+the same network; each prints the median of steps that follow each other as in a video, the peak of allocated memory in
+them, how far its output is from the first arm's, and how far from a reference in float32, as shares of their spread.
+The reference is the same network, its blocks cast one by one. Rows carry the kernels of a step; those of rows that miss
+a bar are printed. Prints a table, writes numbers.json.
 """
 
 from __future__ import annotations

@@ -263,6 +263,7 @@ def test_networks_without_such_tables_are_refused():
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_a_step_waits_for_nothing_that_the_device_does():
     """What tables stand for is told on the host, so that the next step is queued while this one is computed."""
     device, transformer = torch.device("cuda"), framepack().cuda()

@@ -251,6 +251,45 @@ def test_one_head_for_each_goes_in_one_piece(both, build):
     check(both, build, {})
 
 
+class SharedFiles:
+    """Mailboxes of processes: what devices have that reach each other's memory."""
+
+    def __init__(self, group, folder):
+        self.group, self.folder, self.met = group, folder, 0
+
+    def of(self, count, dtype):
+        return [torch.from_file(f"{self.folder}/{r}", True, count, dtype=dtype) for r in range(self.group.size())]
+
+    def meet(self):
+        self.met += 1
+        distributed.barrier(self.group)
+
+
+def by_mail(group, folder, build, calls):
+    made, mailboxes = build(), SharedFiles(group, folder)
+    alone = [made.velocity(**call) for call in calls]
+    sharing = share_sequence(made.transformer, group)
+    sharing._exchange.open = lambda device: mailboxes
+    return [v.numpy() for v in alone], [made.velocity(**call).numpy() for call in calls], mailboxes.met
+
+
+@pytest.mark.parametrize(
+    ("build", "calls", "attentions"),
+    [
+        (Hunyuan, [{"lengths": (8,)}, {"lengths": (7,)}, {"section": BARE}], 12),
+        (plain, [{"lengths": (4, 7, 1)}], 4),
+        (Wan, [{}, {"attention": "causal"}], 4),
+        (of_two_heads, [{}], 4),
+    ],
+)
+def test_devices_that_reach_each_others_memory_write_into_it(both, tmp_path, build, calls, attentions):
+    (alone, first, met), (_, second, _) = both(by_mail, tmp_path, build, calls)
+    assert met == 2 * attentions
+    for expected, ours, others in zip(alone, first, second, strict=True):
+        torch.testing.assert_close(torch.from_numpy(ours), torch.from_numpy(expected), **ROUNDING)
+        assert (ours == others).all()
+
+
 def tabulated(made):
     c = told((8,))
     steps = hunyuan.as_told(torch.tensor([1.0, SIGMA]))

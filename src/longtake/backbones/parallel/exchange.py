@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from functools import cache, partial
+from itertools import accumulate, pairwise
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from longtake.backbones.parallel.mailboxes import Mailboxes, open_mailboxes
 from longtake.errors import ModelError
 
 __all__ = ["Exchange", "divide"]
@@ -27,12 +29,14 @@ def divide(count: int, ranks: int) -> tuple[int, ...]:
 class Exchange:
     """Trades parts of tensors between the ranks of a group.
 
-    All ranks call the same methods in the same order. The collectives are those that the compiler knows, and return
-    before the data have arrived: what is called to wait is called where they are needed.
+    All ranks call the same methods in the same order. Where devices reach each other's memory, they write into it;
+    elsewhere, and in what is compiled, there are collectives that the compiler knows, and that return before the data
+    have arrived: what is called to wait is called where they are needed.
     """
 
     def __init__(self, group: ProcessGroup) -> None:
         self.name, self.rank, self.size = group.group_name, group.rank(), group.size()
+        self.open = partial(cache(open_mailboxes), group)  # of a device
         self.tokens: tuple[int, ...] = ()  # of each rank, in the forward that runs
         self.text: tuple[int, ...] = ()  # of the text, where it stands beside them
 
@@ -70,35 +74,70 @@ class Exchange:
     ) -> Float[Tensor, "b n a e"]:
         """What this rank's tokens see of all, where `attend` computes heads of all tokens.
 
-        Values leave before keys are computed, keys before queries. A rank's heads go by halves: while the first half is
-        computed the second travels, and the first travels back while the second is computed.
+        A head's tokens come rank by rank, each rank's text behind the others of its tokens.
         """
-        made, first = [], []
-        for make in (value, key, query):
+        values = value()
+        assert values.shape[1] == self.counts[self.rank], "the blocks were called by another way than their own call"
+        mailboxes = None if torch.compiler.is_compiling() else self.open(values.device)
+        if mailboxes is not None:
+            return self._attend_by_mail(mailboxes, attend, query(), key(), values)
+        return self._attend_by_halves(attend, query, key, values)
+
+    def _attend_by_mail(
+        self, mailboxes: Mailboxes, attend: Callable[..., Tensor], query: Tensor, key: Tensor, value: Tensor
+    ) -> Float[Tensor, "b n a e"]:
+        """What it gives lies in this rank's mailbox, until the next exchange."""
+        b, _, a, e = query.shape
+        m, h, ends = sum(self.counts), a // self.size, [0, *accumulate(self.counts)]
+        spans = [slice(*each) for each in pairwise(ends)]  # of each rank's tokens among all
+        inside, outside = 3 * b * m * h * e, b * max(self.counts) * a * e
+        boxes = mailboxes.of(inside + outside, query.dtype)
+        inboxes = [box[:inside].view(3, b, m, h, e) for box in boxes]
+        outboxes = [box[inside:][: b * n * a * e].view(b, n, a, e) for box, n in zip(boxes, self.counts, strict=True)]
+        others_first = [(self.rank + 1 + k) % self.size for k in range(self.size)]
+        for rank in others_first:
+            for inbox, x in zip(inboxes[rank], (query, key, value), strict=True):
+                _write(inbox[:, spans[self.rank]], x[:, :, rank * h : (rank + 1) * h])
+        mailboxes.meet()
+        seen = attend(*inboxes[self.rank])
+        for rank in others_first:
+            _write(outboxes[rank][:, :, self.rank * h : (self.rank + 1) * h], seen[:, spans[rank]])
+        mailboxes.meet()
+        return outboxes[self.rank]
+
+    def _attend_by_halves(
+        self,
+        attend: Callable[..., Tensor],
+        query: Callable[[], Tensor],
+        key: Callable[[], Tensor],
+        value: Float[Tensor, "b n a e"],
+    ) -> Float[Tensor, "b n a e"]:
+        """Values leave before keys are computed, keys before queries. A rank's heads go by halves.
+
+        While the first half is computed the second travels, and the first travels back while the second is computed.
+        """
+        made, coming = [value], [[self._to_heads(value, 0)]]
+        for make in (key, query):
             made.append(make())
-            first.append(self.to_heads(made[-1], 0))
-        coming, going = [first], []
-        if made[0].shape[2] > self.size:
-            coming.append([self.to_heads(x, 1) for x in made])
+            coming[0].append(self._to_heads(made[-1], 0))
+        if value.shape[2] > self.size:
+            coming.append([self._to_heads(x, 1) for x in made])
+        going = []
         for half in coming:
             values, keys, queries = (arrived() for arrived in half)
-            going.append(self.to_tokens(attend(queries, keys, values)))
+            going.append(self._to_tokens(attend(queries, keys, values)))
         return torch.cat([arrived() for arrived in going], dim=3).flatten(2, 3)
 
-    def to_heads(self, x: Float[Tensor, "b n a e"], half: int) -> Callable[[], Float[Tensor, "b m h e"]]:
-        """Sends heads of this rank's tokens to whose they are; waiting gives all tokens of half of this rank's heads.
-
-        The tokens come rank by rank, each rank's text behind the others of its tokens.
-        """
+    def _to_heads(self, x: Float[Tensor, "b n a e"], half: int) -> Callable[[], Float[Tensor, "b m h e"]]:
+        """Sends heads of this rank's tokens to whose they are; waiting gives all tokens of half of its own."""
         b, n, a, e = x.shape
-        assert n == self.counts[self.rank], "the blocks were called by another way than their own call"
         heads = x.unflatten(2, (self.size, -1)).tensor_split(2 if a > self.size else 1, dim=3)[half]
         h = heads.shape[3]
         leaving = heads.permute(2, 1, 0, 3, 4).flatten()
         coming = self._trade(leaving, [b * h * e * n] * self.size, [b * h * e * count for count in self.counts])
         return lambda: _arrived(coming).view(-1, b, h, e).transpose(0, 1)
 
-    def to_tokens(self, x: Float[Tensor, "b m h e"]) -> Callable[[], Float[Tensor, "b n r h e"]]:
+    def _to_tokens(self, x: Float[Tensor, "b m h e"]) -> Callable[[], Float[Tensor, "b n r h e"]]:
         """The way back: waiting gives this rank's tokens, of each rank the heads that it computed."""
         b, _, h, e = x.shape
         n, each = self.counts[self.rank], b * h * e
@@ -125,6 +164,19 @@ class Exchange:
     def _trade(self, x: Shaped[Tensor, " _"], leaving: Sequence[int], arriving: Sequence[int]) -> Tensor:
         # Flat: the compiler may give what it makes other strides, and a collective reads memory as it lies.
         return torch.ops._c10d_functional.all_to_all_single(x, arriving, leaving, self.name)
+
+
+def _write(place: Shaped[Tensor, "*_ e"], x: Shaped[Tensor, "*_ e"]) -> None:
+    """Copies, in words of 16 bytes where both lie so that they can: fewer and larger ones travel faster."""
+    word = 16 // x.itemsize
+    wide = all(
+        each.stride(-1) == 1
+        and not any(step % word for step in (each.shape[-1], each.storage_offset(), *each.stride()[:-1]))
+        for each in (place, x)
+    )
+    if wide:
+        place, x = place.view(torch.complex128), x.view(torch.complex128)
+    place.copy_(x)
 
 
 def _arrived(x: Tensor) -> Tensor:
