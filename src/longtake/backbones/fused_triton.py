@@ -40,8 +40,8 @@ def _divisor(top, largest, least):
 def _store_divided(h, divisor, largest, out, at, mask):
     """Divides, rounds and writes a part of a row.
 
-    As exact as a division and a third of its work: the product with the reciprocal, corrected by what it leaves over
-    (Markstein 1990). Where it is off in the last of 24 bits, the eight that are kept are the same.
+    The quotient is the product with the reciprocal, corrected by what it leaves over (Markstein 1990): less work than a
+    division, and the same eight bits.
     """
     inverse = tl.div_rn(1.0, divisor)
     quotient = h * inverse
