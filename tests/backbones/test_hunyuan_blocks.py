@@ -5,11 +5,13 @@ import torch
 from diffusers.hooks import FirstBlockCacheConfig
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTransformer3DModel
 from peft import LoraConfig
+from torch.nn.functional import gelu
 
 from longtake.backbones import fused
 from longtake.backbones.hunyuan.blocks import _together, fuse_blocks
 from longtake.backbones.hunyuan.network import install
-from longtake.backbones.placement import PromptInputs, stream_blocks, tabulate
+from longtake.backbones.placement import PromptInputs, compute_in_fp8, stream_blocks, tabulate
+from longtake.backbones.placement.storage import FP8, block_linears
 from longtake.packing import Packed
 
 ROUNDING = 1e-6  # of outputs near one: diffusers norms and turns queries and keys in float32, whatever their type
@@ -37,11 +39,11 @@ def fuse(transformer):
 def inputs(batch=1, dtype=torch.float64):
     torch.manual_seed(1)
     return {
-        "hidden_states": torch.randn(batch, 4, 2, 6, 8, dtype=dtype),
+        "hidden_states": torch.randn(batch, 4, 2, 6, 8, dtype=torch.float64).to(dtype),
         "timestep": torch.full((batch,), 600.0),
-        "encoder_hidden_states": torch.randn(batch, 5, 12, dtype=dtype),
+        "encoder_hidden_states": torch.randn(batch, 5, 12, dtype=torch.float64).to(dtype),
         "encoder_attention_mask": torch.ones(batch, 5, dtype=torch.bool),
-        "pooled_projections": torch.randn(batch, 8, dtype=dtype),
+        "pooled_projections": torch.randn(batch, 8, dtype=torch.float64).to(dtype),
         "guidance": torch.full((batch,), 6000.0),
     }
 
@@ -183,6 +185,121 @@ def test_a_step_cache_skips_fused_blocks():
     assert difference(first, again) < ROUNDING
 
 
+def rounded_room(b, n, d, device="cpu"):
+    values, scale = torch.empty(b, n, d, dtype=FP8, device=device), torch.empty(b, n, 1, device=device)
+    return fused.Rounded(values, scale, torch.float32)
+
+
+def behind(module):
+    """The layer as part of another module, which takes no rounded tokens, as one with adapters takes none."""
+    return torch.nn.Sequential(module)
+
+
+@torch.no_grad()
+def step_behind(transformer, history, fusing=False, device=CPU, dtype=torch.float64):
+    """One step with so many tokens of history before the noisy ones, which the last block leaves out if it is fused."""
+    seams = install(transformer)
+    given = {name: value.to(device) for name, value in inputs(dtype=dtype).items()}
+    if fusing:
+        fuse_blocks(transformer, seams)
+    if not history:
+        return transformer(**given, return_dict=False)[0]
+    cos, sin = transformer.rope(given["hidden_states"])
+    tokens = torch.randn(1, history, 32, dtype=torch.float64).to(device, dtype)
+    phases = cos[:history].flip(0), sin[:history].flip(0), cos, sin
+    with seams.use(Packed(tokens, *phases, torch.zeros(1, history, device=device))):
+        return transformer(**given, return_dict=False)[0]
+
+
+@pytest.mark.parametrize("history", [0, 3])
+def test_tokens_rounded_once_are_those_that_each_layer_rounds(history):
+    """In float32 they are the same to the bit, whichever of the layers take them rounded."""
+    made = []
+    for names in (
+        (),
+        ("to_q",),
+        ("proj_mlp",),
+        ("proj_out", "net.2"),
+        ("to_k", "add_v_proj", "proj", "net.2", "proj_out"),
+    ):
+        transformer = new_transformer(torch.float32)
+        compute_in_fp8(transformer, CPU)
+        for name in list(block_linears(transformer)):
+            if name.endswith(names):
+                transformer.set_submodule(name, behind(transformer.get_submodule(name)))
+        made.append(step_behind(transformer, history, fusing=True, dtype=torch.float32))
+    assert all(torch.equal(other, made[0]) for other in made[1:])
+    exact = step_behind(new_transformer(), history)
+    assert 0.01 < (made[0] - exact).norm() / exact.norm() < 0.11  # rounded: as in test_placement_storage.py
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_fused_blocks_compute_in_fp8_as_those_of_diffusers(batch):
+    transformer = new_transformer(torch.float32)
+    compute_in_fp8(transformer, CPU)
+    before = step(transformer, batch=batch, dtype=torch.float32)
+    fuse(transformer)
+    after = step(transformer, batch=batch, dtype=torch.float32)
+    # A number that lies next to the middle of two of eight bits may be rounded to the other one.
+    assert (after - before).norm() < 1e-2 * before.norm()
+
+
+def test_fused_blocks_in_fp8_are_streamed():
+    transformer = new_transformer(torch.float32)
+    compute_in_fp8(transformer, CPU)
+    fuse(transformer)
+    before = step(transformer, dtype=torch.float32)
+    streaming = stream_blocks(transformer, CPU)
+    assert torch.equal(step(transformer, dtype=torch.float32), before)
+    assert streaming.fetches >= 4
+    streaming.remove()
+
+
+def test_adapters_over_layers_in_fp8_take_tokens_as_they_are():
+    transformer, plain = (new_transformer(torch.float32) for _ in range(2))
+    for network in (transformer, plain):
+        compute_in_fp8(network, CPU)
+        torch.manual_seed(2)
+        names = ["to_k", "add_q_proj", "proj_out", "net.0.proj"]
+        network.add_adapter(LoraConfig(r=2, target_modules=names, init_lora_weights=False))
+        network.to(torch.float32)
+    fuse(transformer)
+    ours, theirs = (step(network, dtype=torch.float32) for network in (transformer, plain))
+    assert (ours - theirs).norm() < 1e-2 * theirs.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ahead", [0, 16])
+def test_rounded_gelu_is_gelu_rounded(dtype, ahead):
+    torch.manual_seed(0)
+    hidden, beside = torch.randn(2, 7, 48, dtype=dtype) * 3, torch.randn(2, 7, ahead, dtype=dtype)
+    made = fused.rounded_gelu(hidden, FP8, beside if ahead else None)
+    exact = torch.cat([beside.double(), gelu(hidden.double(), approximate="tanh")], dim=2)
+    off = (made.values.double() * made.scale - exact).abs()
+    # Half a step: 2^-4 of a number with three bits after the first one, 2^-10 beneath 2^-6; and float32 before that.
+    assert (off <= (2**-4 * exact.abs()).maximum(2**-10 * made.scale.double()) * 1.001 + 1e-6).all()
+    # Rounded to the tensor's type in between, as the formula of a layer after the other has it, it is not more exact.
+    between = torch.cat([beside, gelu(hidden, approximate="tanh")], dim=2).flatten(0, 1)
+    values, scale = (part.unflatten(0, (2, 7)) for part in fused.rounded_rows(between, FP8))
+    assert off.square().mean() < 1.01 * (values.double() * scale - exact).square().mean()
+    assert dtype != torch.float32 or torch.equal(values.float(), made.values.float())
+
+
+def test_norms_write_rounded_tokens_into_a_part():
+    torch.manual_seed(0)
+    x, y = (torch.randn(2, 5, 32) for _ in range(2))
+    gate, scale, shift = torch.randn(3, 2, 32)
+    out, plain = rounded_room(2, 9, 32), torch.empty(2, 5, 32)
+    fused.modulated_norm(x, scale, shift, 1e-6, out[:, 3:8])
+    fused.modulated_norm(x, scale, shift, 1e-6, plain)
+    for _ in range(2):
+        values, by = fused.rounded_rows(plain.flatten(0, 1), FP8)
+        assert torch.equal(out.values[:, 3:8].float(), values.unflatten(0, (2, 5)).float())
+        assert torch.equal(out.scale[:, 3:8], by.unflatten(0, (2, 5)))
+        fused.gated_sum_norm(x, y, gate, scale, shift, 1e-6, out[:, 3:8])
+        fused.gated_sum_norm(x, y, gate, scale, shift, 1e-6, plain)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_kernels_are_the_formulas(dtype):
@@ -192,9 +309,10 @@ def test_kernels_are_the_formulas(dtype):
     x, y = (torch.randn(2, 9, 96, device="cuda", dtype=dtype)[:, 1:8] for _ in range(2))
     gate, scale, shift = torch.randn(2, 3 * 96, device="cuda", dtype=dtype).chunk(3, dim=1)
     exact = [part.cpu().double() for part in (x, y, gate, scale, shift)]
-    made = fused.gated_sum_norm(x, y, gate, scale, shift, 1e-6)
-    for ours, theirs in zip(made, fused.gated_sum_norm(*exact, 1e-6), strict=True):
-        assert difference(ours.cpu().double(), theirs) < near * 4
+    normed, exactly = torch.empty_like(x), torch.empty_like(exact[0])
+    total = fused.gated_sum_norm(x, y, gate, scale, shift, 1e-6, normed)
+    assert difference(total.cpu().double(), fused.gated_sum_norm(*exact, 1e-6, exactly)) < near * 4
+    assert difference(normed.cpu().double(), exactly) < near * 4
     assert difference(fused.gated_sum(x, y, gate).cpu().double(), fused.gated_sum(*exact[:3])) < near
     heads, phases = torch.randn(2, 9, 3, 16, device="cuda", dtype=dtype), torch.randn(2, 5, 16, device="cuda")
     weight, double = torch.randn(16, device="cuda", dtype=dtype), heads.cpu().double()
@@ -205,11 +323,59 @@ def test_kernels_are_the_formulas(dtype):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("width", [96, 3072, 15360])
+@pytest.mark.parametrize("width", [96, 3072, 5120, 8192, 12288, 13824, 15360])
 def test_the_kernel_rounds_rows_as_the_formula(dtype, width):
     rows = torch.randn(5, 2 * width, device="cuda", dtype=dtype)[:, :width]
     rows *= torch.tensor([[1.0], [100.0], [1e-3], [0.0], [3.0]], device="cuda")
-    ours, by = fused.rounded_rows(rows, 448.0, torch.float8_e4m3fn)
-    theirs, divisor = fused.rounded_rows(rows.cpu(), 448.0, torch.float8_e4m3fn)
+    ours, by = fused.rounded_rows(rows, FP8)
+    theirs, divisor = fused.rounded_rows(rows.cpu(), FP8)
     assert torch.equal(by.cpu(), divisor)
     assert torch.equal(ours.cpu().float(), theirs.float())
+
+
+def nearly_all_equal(ours, theirs):
+    """Exponentials, roots and sums differ in the last bits: so may scales, and numbers next to the middle of two."""
+    torch.testing.assert_close(ours.scale.cpu(), theirs.scale, rtol=1e-5, atol=0)
+    a, b = ours.values.cpu().float(), theirs.values.float()
+    return (a != b).float().mean() < 2e-3 and ((a - b).abs() <= 2**-2.9 * b.abs() + 2**-8.9).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("width", "ahead"), [(96, 0), (96, 48), (12288, 0), (12288, 3072), (13824, 5120)])
+def test_the_kernel_rounds_gelu_as_the_formula(dtype, width, ahead):
+    hidden = torch.randn(1, 9, width, device="cuda", dtype=dtype) * 3
+    hidden[:, 0], hidden[:, 1] = 1e4, -1e4  # beyond what an exponential holds
+    beside = torch.randn(1, 9, 2 * ahead, device="cuda", dtype=dtype)[..., :ahead] if ahead else None
+    ours = fused.rounded_gelu(hidden, FP8, beside)
+    assert ours.shape == (1, 9, ahead + width)
+    assert nearly_all_equal(ours, fused.rounded_gelu(hidden.cpu(), FP8, None if beside is None else beside.cpu()))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("width", [96, 3072])
+def test_the_kernels_of_norms_round_as_the_formula(width):
+    x, y = (torch.randn(2, 9, width, device="cuda")[:, 1:8] for _ in range(2))
+    gate, scale, shift = torch.randn(2, 3 * width, device="cuda").chunk(3, dim=1)
+    given = [part.cpu() for part in (x, y, gate, scale, shift)]
+    ours, theirs = (rounded_room(2, 9, width, device)[:, 2:] for device in ("cuda", "cpu"))
+    fused.modulated_norm(x, scale, shift, 1e-6, ours)
+    fused.modulated_norm(given[0], *given[3:], 1e-6, theirs)
+    assert nearly_all_equal(ours, theirs)
+    total = fused.gated_sum_norm(x, y, gate, scale, shift, 1e-6, ours)
+    assert difference(total.cpu(), fused.gated_sum_norm(*given, 1e-6, theirs)) < 1e-5
+    assert nearly_all_equal(ours, theirs)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("history", [0, 3])
+def test_fused_blocks_in_fp8_are_not_less_exact_on_a_gpu(history):
+    device = torch.device("cuda")
+    exact = step_behind(new_transformer(), history)
+    errors = []
+    for fusing in (False, True):
+        transformer = new_transformer(torch.bfloat16).to(device)
+        compute_in_fp8(transformer, device)
+        ours = step_behind(transformer, history, fusing, device=device, dtype=torch.bfloat16)
+        errors.append((ours.cpu() - exact).square().mean().sqrt().item())
+    assert errors[1] < 1.2 * errors[0]  # two draws of the same rounding

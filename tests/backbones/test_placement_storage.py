@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from longtake.backbones import load_backbone
+from longtake.backbones.fused import Rounded, rounded_rows
 from longtake.backbones.lora import apply_loras, read_lora, remove_loras
 from longtake.backbones.placement import PROFILES, PromptInputs, place, stream_blocks, tabulate
 from longtake.backbones.placement.backends import store_linears_with
-from longtake.backbones.placement.fp8 import COMPUTED, compute_in_fp8
+from longtake.backbones.placement.fp8 import COMPUTED, compute_in_fp8, computes_in_fp8, multiply_into, room_for
 from longtake.backbones.placement.layout import live_tensors
 from longtake.backbones.placement.storage import FP8, STORAGES, StoredLinear, block_linears, store_linears
 from longtake.errors import ModelError
@@ -340,6 +341,44 @@ def test_computing_in_fp8_is_the_product_of_rounded_numbers():
     assert off(theirs + bias, ours) < 2**-8
 
 
+def in_fp8(rows, columns, dtype=torch.float32):
+    network = alone(nn.Linear(columns, rows, dtype=dtype))
+    compute_in_fp8(network, CPU)
+    return network.blocks[0][0]
+
+
+def rounded_for(layer, x):
+    room = room_for([layer], x, x.shape[1])
+    for empty, part in zip((room.values, room.scale), rounded_rows(x.flatten(0, 1), FP8), strict=True):
+        empty.copy_(part.unflatten(0, x.shape[:2]))
+    return room
+
+
+def test_only_where_all_layers_compute_in_fp8_there_is_room_for_rounded_tokens():
+    ours, plain, x = in_fp8(32, 64), nn.Linear(64, 32), drawn(2, 5, 64)
+    assert [computes_in_fp8(layer) for layer in (ours, plain, nn.Sequential(ours))] == [True, False, False]
+    room = room_for([ours, ours], x, 7)
+    assert isinstance(room, Rounded)
+    assert (room.shape, room.dtype) == ((2, 7, 64), torch.float32)
+    assert room_for([ours, plain], x, 7).shape == (2, 7, 64)
+    int8 = alone(nn.Linear(64, 32))
+    store_linears(int8, "int8", CPU)
+    assert not computes_in_fp8(int8.blocks[0][0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rounded_tokens_are_multiplied_as_the_layer_rounds_them(dtype):
+    """Also some of them, and also into a part of what there is, with gaps between its rows or without."""
+    layer, x = in_fp8(32, 64, dtype), drawn(2, 9, 64, dtype=dtype)
+    whole, rounded = layer(x), rounded_for(layer, x)
+    assert torch.equal(layer(rounded), whole)
+    assert torch.equal(layer(rounded[:, 2:7]), whole[:, 2:7])
+    for part in (torch.empty(2, 9, 32, dtype=dtype), torch.empty(2, 12, 96, dtype=dtype)[:, 3:, 32:64]):
+        for tokens in (x, rounded):
+            multiply_into(layer, tokens, part.zero_())
+            assert torch.equal(part, whole)
+
+
 def test_layers_that_are_stored_in_fp8_compute_with_the_numbers_they_have():
     first, second = stored(wan, "fp8"), stored(wan, "fp8")
     compute_in_fp8(second, CPU)
@@ -391,6 +430,23 @@ def test_the_kernel_of_a_gpu_gives_the_product_of_rounded_numbers():
             exact = network.blocks[0][0](x[:257].float())
             ours = network.to(device).blocks[0][0](x.to(device)).cpu()
         assert off(ours[:257], exact) < 2**-7  # bfloat16, and the fast kernel's sums in fewer bits
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("m", "first"), [(256, 0), (300, 5), (19470, 985)])
+def test_a_product_on_a_gpu_fills_its_part_of_a_larger_tensor(m, first):
+    """Rows that follow one another, beginning at any token, and rows with gaps; nothing beside them is touched."""
+    layer, x = in_fp8(3072, 3072, torch.bfloat16).cuda(), drawn(1, m, 3072, dtype=torch.bfloat16).cuda()
+    with torch.no_grad():
+        rounded = rounded_for(layer, x)[:, first:]
+        count = rounded.shape[1]
+        whole = layer(x[:, first:])
+        for larger in (torch.zeros(1, count + 9, 3072), torch.zeros(1, count + 9, 3 * 3072)):
+            larger = larger.to(x)
+            part = larger[:, 4 : count + 4, larger.shape[2] - 3072 :]
+            multiply_into(layer, rounded, part)
+            assert off(part, whole) < 2**-8  # another kernel may be chosen for another alignment
+            assert larger.count_nonzero() == part.count_nonzero()
 
 
 BACK_ENDS = [("torchao", "int8"), ("torchao", "fp8"), ("bitsandbytes", "int8"), ("bitsandbytes", "nf4")]

@@ -6,16 +6,19 @@
     rotate_normed       queries or keys, normed, then turned by their phases; in place
     linear_gelu         GELU of a linear layer, in the epilogue of the product
     rounded_rows        each row over its largest number, in eight bits, and what it was divided by
+    rounded_gelu        the same of GELU(x), beside what else is in its row
     channel_moments     what a group norm needs to know
     scaled_silu         SiLU(scale x + shift) for each channel
     add_bias            what a convolution adds after its products, and a residual
 
-Plain formulas everywhere; on a GPU that has Triton, kernels (`fused_triton.py`). Inside these everything is float32,
-and rounded once. For inference: there are no gradients.
+The first and the third write into what they are given: a tensor, or tokens in eight bits (`Rounded`), for layers that
+compute in them. Plain formulas everywhere; on a GPU that has Triton, kernels (`fused_triton.py`). Inside
+these everything is float32, and rounded once. For inference: there are no gradients.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
@@ -26,6 +29,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, silu
 
 __all__ = [
+    "FAINT",
+    "Rounded",
     "add_bias",
     "channel_moments",
     "fits_kernels",
@@ -34,11 +39,35 @@ __all__ = [
     "linear_gelu",
     "modulated_norm",
     "rotate_normed",
+    "rounded_gelu",
     "rounded_rows",
     "scaled_silu",
 ]
 
-_FAINT = 1e-12  # what a row of zeros is divided by
+FAINT = 1e-12  # what a row of zeros is divided by
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """Tokens in eight bits, `values * scale`: layers that compute in these take them as they take a tensor."""
+
+    values: Float[Tensor, "b n d"]
+    scale: Float[Tensor, "b n 1"]
+    dtype: torch.dtype  # of the tokens that are rounded, and of what a layer makes of them
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the tokens."""
+        return self.values.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where they lie."""
+        return self.values.device
+
+    def __getitem__(self, part: tuple[slice, slice]) -> Rounded:
+        """Some of the tokens, in the same memory."""
+        return Rounded(self.values[part], self.scale[part], self.dtype)
 
 
 @cache
@@ -56,14 +85,18 @@ def _kernels_for(x: Tensor) -> ModuleType | None:
 
 
 def modulated_norm(
-    x: Float[Tensor, "b n d"], scale: Float[Tensor, "b d"], shift: Float[Tensor, "b d"], eps: float, out: Tensor
+    x: Float[Tensor, "b n d"],
+    scale: Float[Tensor, "b d"],
+    shift: Float[Tensor, "b d"],
+    eps: float,
+    out: Tensor | Rounded,
 ) -> None:
     """Writes `norm(x) (1 + scale) + shift` into `out`; norm is a layer norm without weights."""
     kernels = _kernels_for(x)
     if kernels is not None:
         kernels.modulated_norm(x, scale, shift, eps, out)
     else:
-        out.copy_(_modulated(x, scale, shift, eps))
+        _write_modulated(x, scale, shift, eps, out)
 
 
 def gated_sum(
@@ -81,13 +114,15 @@ def gated_sum_norm(
     scale: Float[Tensor, "b d"],
     shift: Float[Tensor, "b d"],
     eps: float,
-) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"]]:
-    """`x + gate y`, and that normed and modulated."""
+    out: Tensor | Rounded,
+) -> Float[Tensor, "b n d"]:
+    """`x + gate y`; writes that normed and modulated into `out`."""
     kernels = _kernels_for(x)
     if kernels is not None:
-        return kernels.gated_sum_norm(x, y, gate, scale, shift, eps)
+        return kernels.gated_sum_norm(x, y, gate, scale, shift, eps, out)
     total = x + gate[:, None] * y
-    return total, _modulated(total, scale, shift, eps)
+    _write_modulated(total, scale, shift, eps, out)
+    return total
 
 
 def rotate_normed(
@@ -115,24 +150,37 @@ def rotate_normed(
     return None
 
 
-def linear_gelu(x: Float[Tensor, "b n d"], linear: nn.Module) -> Float[Tensor, "b n m"]:
+def linear_gelu(x: Float[Tensor, "b n d"] | Rounded, linear: nn.Module) -> Float[Tensor, "b n m"]:
     """GELU, in its form with tanh, of a linear layer."""
-    if type(linear) is not nn.Linear or not x.is_cuda or linear.bias is None:
+    if type(linear) is not nn.Linear or isinstance(x, Rounded) or not x.is_cuda or linear.bias is None:
         return gelu(linear(x), approximate="tanh")
     made = torch._addmm_activation(linear.bias, x.flatten(0, 1), linear.weight.t(), use_gelu=True)
     return made.unflatten(0, x.shape[:2])
 
 
-def rounded_rows(
-    x: Float[Tensor, "n d"], largest: float, dtype: torch.dtype
-) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n 1"]]:
-    """Each row divided so that its largest number is `largest`, rounded to `dtype`; and by what it was divided."""
+def rounded_rows(x: Float[Tensor, "n d"], dtype: torch.dtype) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n 1"]]:
+    """Each row divided so that its largest number is that of `dtype`, rounded to it; and by what it was divided."""
     # A compiler fuses the formula with what comes before.
     kernels = None if torch.compiler.is_compiling() else _kernels_for(x)
     if kernels is not None and x.stride(1) == 1:
-        return kernels.rounded_rows(x, largest, _FAINT, dtype)
-    scale = (x.abs().amax(1, keepdim=True).float() / largest).clamp(min=_FAINT)
+        return kernels.rounded_rows(x, dtype)
+    largest = torch.finfo(dtype).max
+    scale = (x.abs().amax(1, keepdim=True).float() / largest).clamp(min=FAINT)
     return (x.float() / scale).clamp(-largest, largest).to(dtype), scale
+
+
+def rounded_gelu(
+    hidden: Float[Tensor, "b n m"], dtype: torch.dtype, beside: Float[Tensor, "b n d"] | None = None
+) -> Rounded:
+    """GELU, in its form with tanh, of `hidden`; behind `beside` where that is given. Not rounded in between."""
+    rows, first = hidden.flatten(0, 1), None if beside is None else beside.flatten(0, 1)
+    kernels = _kernels_for(hidden)
+    if kernels is not None:
+        values, scale = kernels.rounded_rows(rows, dtype, gelu=True, beside=first)
+    else:
+        made = gelu(rows.float(), approximate="tanh")
+        values, scale = rounded_rows(made if first is None else torch.cat([first.float(), made], dim=1), dtype)
+    return Rounded(*(part.unflatten(0, hidden.shape[:2]) for part in (values, scale)), dtype=hidden.dtype)
 
 
 def fits_kernels(x: Float[Tensor, "1 d t h w"]) -> bool:
@@ -172,5 +220,12 @@ def add_bias(y: Float[Tensor, "1 d t h w"], bias: Float[Tensor, " d"], residual:
     out.copy_(total if residual is None else total + residual)
 
 
-def _modulated(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-    return layer_norm(x, x.shape[-1:], eps=eps) * (1 + scale[:, None]) + shift[:, None]
+def _write_modulated(x: Tensor, scale: Tensor, shift: Tensor, eps: float, out: Tensor | Rounded) -> None:
+    made = layer_norm(x, x.shape[-1:], eps=eps) * (1 + scale[:, None]) + shift[:, None]
+    if isinstance(out, Rounded):
+        for part, place in zip(
+            rounded_rows(made.flatten(0, 1), out.values.dtype), (out.values, out.scale), strict=True
+        ):
+            place.copy_(part.unflatten(0, x.shape[:2]))
+    else:
+        out.copy_(made)

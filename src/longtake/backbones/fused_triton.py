@@ -1,7 +1,8 @@
 """Triton's kernels for `fused.py`, which says what each computes. Rows of a tensor are what lies together in memory."""
 
-# pyright: reportMissingImports=false, reportIndexIssue=false
-# Triton comes with PyTorch for Linux and CUDA only; its kernels are functions to a type checker, which has no grids.
+# pyright: reportMissingImports=false, reportIndexIssue=false, reportPossiblyUnboundVariable=false
+# Triton comes with PyTorch for Linux and CUDA only; its kernels are functions to a type checker, which has no grids,
+# and does not know that branches on a `constexpr` are taken when the kernel is compiled.
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from longtake.backbones.fused import FAINT, Rounded
 
 __all__ = [
     "add_bias",
@@ -28,30 +31,63 @@ PARTS = 1056  # programs that share the sums over an image: eight for each multi
 
 
 @triton.jit
-def _modulate(h, row, n, d, scale, shift, scale_stride, shift_stride, out, eps, at, mask):
-    """Norms one row and writes it."""
-    sample = row // n
-    mean = tl.sum(h, 0) / d
-    centered = tl.where(mask, h - mean, 0.0)
-    normed = centered * tl.rsqrt(tl.sum(centered * centered, 0) / d + eps)
-    s = tl.load(scale + sample * scale_stride + at, mask=mask, other=0.0).to(tl.float32)
-    t = tl.load(shift + sample * shift_stride + at, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out + at, (normed * (1.0 + s) + t).to(out.dtype.element_ty), mask=mask)
+def _divisor(top, largest, least):
+    """What a row is divided by whose largest number is `top`."""
+    return tl.maximum(tl.div_rn(top, largest), least)
 
 
 @triton.jit
-def _norm_kernel(x, scale, shift, out, n, d, eps, x_b, x_n, s_b, t_b, o_b, o_n, BLOCK: tl.constexpr):
+def _store_divided(h, divisor, largest, out, at, mask):
+    """Divides, rounds and writes a part of a row.
+
+    The quotient is the product with the reciprocal, corrected by what it leaves over (Markstein 1990): less work than a
+    division, and the same eight bits.
+    """
+    inverse = tl.div_rn(1.0, divisor)
+    quotient = h * inverse
+    quotient = tl.fma(tl.fma(-quotient, divisor, h), inverse, quotient)
+    quotient = tl.minimum(tl.maximum(quotient, -largest), largest)
+    tl.store(out + at, quotient.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _store_modulated(h, scale, shift, out, by, d, eps, largest, least, at, mask, ROUND: tl.constexpr):
+    """Norms one row, modulates and writes it; rounded, also by what it was divided."""
+    mean = tl.sum(h, 0) / d
+    centered = tl.where(mask, h - mean, 0.0)
+    normed = centered * tl.rsqrt(tl.sum(centered * centered, 0) / d + eps)
+    s = tl.load(scale + at, mask=mask, other=0.0).to(tl.float32)
+    t = tl.load(shift + at, mask=mask, other=0.0).to(tl.float32)
+    made = normed * (1.0 + s) + t
+    if ROUND:
+        divisor = _divisor(tl.max(tl.abs(made), 0), largest, least)
+        _store_divided(made, divisor, largest, out, at, mask)
+        tl.store(by, divisor)
+    else:
+        tl.store(out + at, made.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _norm_kernel(
+    x, scale, shift, out, by, n, d, eps, largest, least, x_b, x_n, s_b, t_b, o_b, o_n, by_b, ROUND: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     mask = at < d
-    h = tl.load(x + row // n * x_b + row % n * x_n + at, mask=mask, other=0.0).to(tl.float32)
-    _modulate(h, row, n, d, scale, shift, s_b, t_b, out + row // n * o_b + row % n * o_n, eps, at, mask)
+    sample, token = row // n, row % n
+    h = tl.load(x + sample * x_b + token * x_n + at, mask=mask, other=0.0).to(tl.float32)
+    scale += sample * s_b
+    shift += sample * t_b
+    out += sample * o_b + token * o_n
+    by += sample * by_b + token
+    _store_modulated(h, scale, shift, out, by, d, eps, largest, least, at, mask, ROUND)
 
 
 @triton.jit
 def _sum_kernel(
-    x, y, gate, total, scale, shift, out, n, d, eps, x_b, x_n, y_b, y_n, g_b, s_b, t_b, NORM: tl.constexpr,
-    BLOCK: tl.constexpr,
+    x, y, gate, total, scale, shift, out, by, n, d, eps, largest, least, x_b, x_n, y_b, y_n, g_b, s_b, t_b, o_b, o_n,
+    by_b, NORM: tl.constexpr, ROUND: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
@@ -63,7 +99,11 @@ def _sum_kernel(
     h += g * z
     tl.store(total + row * d + at, h.to(total.dtype.element_ty), mask=mask)
     if NORM:
-        _modulate(h, row, n, d, scale, shift, s_b, t_b, out + row * d, eps, at, mask)
+        scale += sample * s_b
+        shift += sample * t_b
+        out += sample * o_b + token * o_n
+        by += sample * by_b + token
+        _store_modulated(h, scale, shift, out, by, d, eps, largest, least, at, mask, ROUND)
 
 
 @triton.jit
@@ -128,23 +168,60 @@ def _bias_kernel(
 
 
 @triton.jit
-def _round_kernel(x, out, scales, d, x_n, largest, least, BLOCK: tl.constexpr):
+def _row_part(x, start, d, GELU: tl.constexpr, SIZE: tl.constexpr):
+    """Numbers of a row from `start` on, or their GELU in its form with tanh: h sigmoid(2 sqrt(2 / pi) (h + ...))."""
+    at = start + tl.arange(0, SIZE)
+    h = tl.load(x + at, mask=at < d, other=0.0).to(tl.float32)
+    if GELU:
+        h = h * tl.sigmoid(1.5957691216057308 * (h + 0.044715 * h * h * h))
+    return h
+
+
+@triton.jit
+def _round_kernel(
+    beside, x, out, scales, width, d, b_n, x_n, largest, least, GELU: tl.constexpr, BESIDE: tl.constexpr,
+    FIRST: tl.constexpr, REST: tl.constexpr,
+):  # fmt: skip
+    """Rounds a row of `width` numbers of `beside` and d of x, all of it in registers.
+
+    d is often three times a power of two, and tensors have powers of two: two of them waste nothing.
+    """
     row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, BLOCK)
-    mask = at < d
-    h = tl.load(x + row * x_n + at, mask=mask, other=0.0).to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(h), 0) / largest, least)
-    h = tl.minimum(tl.maximum(tl.div_rn(h, scale), -largest), largest)
-    tl.store(out + row * d + at, h.to(out.dtype.element_ty), mask=mask)
-    tl.store(scales + row, scale)
+    beside += row * b_n
+    x += row * x_n
+    out += row * (width + d)
+    first = _row_part(x, 0, d, GELU, FIRST)
+    if REST > 0:
+        rest = _row_part(x, FIRST, d, GELU, REST)
+    if BESIDE > 0:
+        before = _row_part(beside, 0, width, False, BESIDE)
+    top = tl.max(tl.abs(first), 0)
+    if REST > 0:
+        top = tl.maximum(top, tl.max(tl.abs(rest), 0))
+    if BESIDE > 0:
+        top = tl.maximum(top, tl.max(tl.abs(before), 0))
+    divisor = _divisor(top, largest, least)
+    tl.store(scales + row, divisor)
+    at = tl.arange(0, FIRST)
+    _store_divided(first, divisor, largest, out + width, at, at < d)
+    if REST > 0:
+        further = FIRST + tl.arange(0, REST)
+        _store_divided(rest, divisor, largest, out + width, further, further < d)
+    if BESIDE > 0:
+        ahead = tl.arange(0, BESIDE)
+        _store_divided(before, divisor, largest, out, ahead, ahead < width)
 
 
-def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float, out: Tensor) -> None:
+def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float, out: Tensor | Rounded) -> None:
     """See `fused.py`; "b n d", of which each row lies together."""
     b, n, d = x.shape
-    assert x.stride(2) == scale.stride(1) == shift.stride(1) == out.stride(2) == 1
-    strides = x.stride(0), x.stride(1), scale.stride(0), shift.stride(0), out.stride(0), out.stride(1)
-    _norm_kernel[(b * n,)](x, scale, shift, out, n, d, eps, *strides, **_row(d))
+    assert x.stride(2) == scale.stride(1) == shift.stride(1) == 1
+    strides = x.stride(0), x.stride(1), scale.stride(0), shift.stride(0)
+    made = _Made(out)
+    _norm_kernel[(b * n,)](
+        x, scale, shift, made.values, made.by, n, d, eps, made.largest, FAINT, *strides, *made.strides, made.rounded,
+        **_row(d),
+    )  # fmt: skip
 
 
 def gated_sum(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
@@ -155,23 +232,39 @@ def gated_sum(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
 
 
 def gated_sum_norm(
-    x: Tensor, y: Tensor, gate: Tensor, scale: Tensor, shift: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, y: Tensor, gate: Tensor, scale: Tensor, shift: Tensor, eps: float, out: Tensor | Rounded
+) -> Tensor:
     """See `fused.py`."""
-    total, out = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
+    total = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     _sum(x, y, gate, total, (scale, shift), out, eps, norm=True)
-    return total, out
+    return total
 
 
 def _sum(
-    x: Tensor, y: Tensor, gate: Tensor, total: Tensor, affine: tuple[Tensor, Tensor], out: Tensor, eps: float, *,
-    norm: bool,
+    x: Tensor, y: Tensor, gate: Tensor, total: Tensor, affine: tuple[Tensor, Tensor], out: Tensor | Rounded,
+    eps: float, *, norm: bool,
 ) -> None:  # fmt: skip
     b, n, d = x.shape
     scale, shift = affine
     assert x.stride(2) == y.stride(2) == gate.stride(1) == scale.stride(1) == shift.stride(1) == 1
     strides = (*x.stride()[:2], *y.stride()[:2], gate.stride(0), scale.stride(0), shift.stride(0))
-    _sum_kernel[(b * n,)](x, y, gate, total, scale, shift, out, n, d, eps, *strides, norm, **_row(d))
+    made = _Made(out)
+    _sum_kernel[(b * n,)](
+        x, y, gate, total, scale, shift, made.values, made.by, n, d, eps, made.largest, FAINT, *strides, *made.strides,
+        norm, made.rounded, **_row(d),
+    )  # fmt: skip
+
+
+class _Made:
+    """Where a kernel writes rows "b n d", and what it has to know of it."""
+
+    def __init__(self, out: Tensor | Rounded) -> None:
+        self.rounded = isinstance(out, Rounded)
+        self.values, self.by = (out.values, out.scale) if isinstance(out, Rounded) else (out, out)
+        self.largest = torch.finfo(self.values.dtype).max
+        self.strides = self.values.stride(0), self.values.stride(1), self.by.stride(0)
+        assert self.values.stride(2) == 1
+        assert not self.rounded or self.by.stride(1) == 1
 
 
 def rotate_normed(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> None:
@@ -184,12 +277,22 @@ def rotate_normed(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tenso
     _rotate_kernel[grid](x, weight, cos, sin, n, len(cos), heads, eps, *x.stride()[:3], size, together, num_warps=4)
 
 
-def rounded_rows(x: Tensor, largest: float, least: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """See `fused.py`; each row lies together."""
+def rounded_rows(
+    x: Tensor, dtype: torch.dtype, *, gelu: bool = False, beside: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """See `fused.py`, `rounded_gelu` too; "n d", of which each row lies together."""
     n, d = x.shape
-    assert x.stride(1) == 1
-    out, scales = (torch.empty(n, w, dtype=t, device=x.device) for w, t in ((d, dtype), (1, torch.float32)))
-    _round_kernel[(n,)](x, out, scales, d, x.stride(0), largest, least, **_row(d))
+    before, width = (x, 0) if beside is None else (beside, beside.shape[1])
+    assert x.stride(1) == before.stride(1) == 1
+    out = torch.empty(n, width + d, dtype=dtype, device=x.device)
+    scales = torch.empty(n, 1, dtype=torch.float32, device=x.device)
+    first = 1 << (d.bit_length() - 1)  # the largest power of two in it
+    rest, ahead = (triton.next_power_of_2(count) if count else 0 for count in (d - first, width))
+    warps = min(16, max(1, triton.next_power_of_2(first + rest + ahead) // 512))
+    _round_kernel[(n,)](
+        before, x, out, scales, width, d, before.stride(0), x.stride(0), torch.finfo(dtype).max, FAINT, gelu, ahead,
+        first, rest, num_warps=warps,
+    )  # fmt: skip
     return out, scales
 
 

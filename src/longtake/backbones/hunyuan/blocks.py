@@ -9,6 +9,7 @@ results side by side for one product, and go through queries and keys six times 
     q, k        -> normed and turned in place
     MLP         -> GELU in the product's epilogue
     attention, MLP -> two products that add up, instead of one of both joined
+    in fp8      -> rounded by what makes the tokens: a norm once for q, k, v and MLP; GELU, beside attention
     x + gate y  -> with the next norm, where there is one in the same block
     last block  -> of the video's tokens only those that the seams keep are computed, of the text's none
 
@@ -36,10 +37,20 @@ from diffusers.models.transformers.transformer_hunyuan_video import (
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from longtake.backbones.fused import gated_sum, gated_sum_norm, linear_gelu, modulated_norm, rotate_normed
+from longtake.backbones.fused import (
+    Rounded,
+    gated_sum,
+    gated_sum_norm,
+    linear_gelu,
+    modulated_norm,
+    rotate_normed,
+    rounded_gelu,
+)
 from longtake.backbones.hunyuan.network import HunyuanTransformer
 from longtake.backbones.parallel.processors import JointProcessor
+from longtake.backbones.placement.fp8 import computes_in_fp8, multiply_into, room_for
 from longtake.backbones.placement.innermost import innermost_forward, place_innermost
+from longtake.backbones.placement.storage import FP8
 from longtake.backbones.seams import Seams
 
 __all__ = ["fuse_blocks"]
@@ -99,12 +110,13 @@ def _double(
     """Video and text with weights of their own, and one attention."""
     attn: Any = block.attn  # whose parts are declared as what may be absent
     m = streams[0].shape[1]
-    vectors = [_modulation(norm, temb, 6) for norm in (block.norm1, block.norm1_context)]
-    normed = []
-    for x, norm, (shift, scale, *_) in zip(streams, (block.norm1, block.norm1_context), vectors, strict=True):
-        normed.append(torch.empty_like(x))
-        modulated_norm(x, scale, shift, norm.norm.eps, normed[-1])
-    projected = _projected(attn, (_PROJECTIONS, _ADDED), normed)
+    norms = block.norm1, block.norm1_context
+    vectors = [_modulation(norm, temb, 6) for norm in norms]
+    layers = [_layers(attn, names) for names in (_PROJECTIONS, _ADDED)]
+    normed = [room_for(each, x, x.shape[1]) for each, x in zip(layers, streams, strict=True)]
+    for x, norm, (shift, scale, *_), out in zip(streams, norms, vectors, normed, strict=True):
+        modulated_norm(x, scale, shift, norm.norm.eps, out)
+    projected = _projected(layers, normed, attn.heads)
 
     def turn(x: Float[Tensor, "b n a e"], own: Any, added: Any) -> Float[Tensor, "b n a e"]:
         rotate_normed(x[:, :m], own.weight, own.eps, *phases)
@@ -123,7 +135,8 @@ def _double(
     made = []
     for x, result, vector, norm, mlp in zip(streams, results, vectors, norms, mlps, strict=True):
         _, _, gate, shift, scale, last = vector
-        x, inner = gated_sum_norm(x, result, gate, scale, shift, norm.eps)
+        inner = room_for([mlp.get_submodule("net.0.proj")], x, x.shape[1])
+        x = gated_sum_norm(x, result, gate, scale, shift, norm.eps, inner)
         made.append(gated_sum(x, _mlp(mlp, inner), last))
     return made[0], made[1]
 
@@ -145,10 +158,11 @@ def _single(
     attn: Any = block.attn
     m = video.shape[1]
     shift, scale, gate = _modulation(block.norm, temb, 3)
-    normed = video.new_empty(video.shape[0], m + text.shape[1], video.shape[2])
+    layers = _layers(attn, _PROJECTIONS)
+    normed = room_for([*layers, block.proj_mlp], video, m + text.shape[1])
     for x, part in zip(streams, (normed[:, :m], normed[:, m:]), strict=True):
         modulated_norm(x, scale, shift, block.norm.norm.eps, part)
-    projected = _projected(attn, (_PROJECTIONS,), [normed])
+    projected = _projected([layers], [normed], attn.heads)
 
     def turn(x: Float[Tensor, "b n a e"], norm: Any) -> Float[Tensor, "b n a e"]:
         rotate_normed(x, norm.weight, norm.eps, *phases)
@@ -167,7 +181,7 @@ def _single(
         result = _beside(block, normed, attended(slice(None)))
         return gated_sum(video, result[:, :m], gate), gated_sum(text, result[:, m:], gate)
     first = unseen()
-    result = _beside(block, normed[:, first:m].contiguous(), attended(slice(first, m)))
+    result = _beside(block, normed[:, first:m], attended(slice(first, m)))
     return torch.cat([video[:, :first], gated_sum(video[:, first:], result, gate)], dim=1), text
 
 
@@ -191,19 +205,32 @@ def _modulation(norm: nn.Module, temb: Float[Tensor, "b d"], count: int) -> tupl
     return norm.get_submodule("linear")(norm.get_submodule("silu")(temb)).chunk(count, dim=1)
 
 
-def _projected(attn: Attention, names: Sequence[Sequence[str]], inputs: list[Tensor]) -> list[Tensor]:
-    """Queries, keys and values "b n a e" of all tokens, those of each input by layers of its own."""
+def _layers(attn: Attention, names: Sequence[str]) -> list[nn.Module]:
+    return [attn.get_submodule(name) for name in names]
+
+
+def _projected(
+    layers: Sequence[Sequence[nn.Module]], inputs: Sequence[Tensor | Rounded], heads: int
+) -> list[Float[Tensor, "b n a e"]]:
+    """Queries, keys and values of all tokens, those of each input by layers of its own.
+
+    One product makes the three where their weights lie together, and they lie side by side; three make them apart.
+    """
     (b, _, d), counts = inputs[0].shape, [x.shape[1] for x in inputs]
-    out = inputs[0].new_empty(b, sum(counts), 3 * d)
-    for each, x, part in zip(names, inputs, out.split(counts, dim=1), strict=True):
-        linears = [attn.get_submodule(name) for name in each]
-        weight = _together(linears)
-        if weight is not None and b == 1:
-            torch.addmm(torch.cat([linear.get_parameter("bias") for linear in linears]), x[0], weight.t(), out=part[0])
-        else:
-            for linear, place in zip(linears, part.chunk(3, dim=2), strict=True):
-                place.copy_(linear(x))
-    return [part.unflatten(2, (attn.heads, -1)) for part in out.chunk(3, dim=2)]
+    weights = [weight for each in layers if b == 1 and (weight := _together(each)) is not None]
+    empty = partial(torch.empty, dtype=inputs[0].dtype, device=inputs[0].device)
+    if len(weights) == len(layers):
+        joined = empty(b, sum(counts), 3 * d)
+        for each, weight, x, place in zip(layers, weights, inputs, joined.split(counts, dim=1), strict=True):
+            assert isinstance(x, Tensor)
+            torch.addmm(torch.cat([linear.get_parameter("bias") for linear in each]), x[0], weight.t(), out=place[0])
+        parts = joined.chunk(3, dim=2)
+    else:
+        parts = empty(3, b, sum(counts), d).unbind()
+        for linears, part in zip(zip(*layers, strict=True), parts, strict=True):
+            for linear, x, place in zip(linears, inputs, part.split(counts, dim=1), strict=True):
+                multiply_into(linear, x, place)
+    return [part.unflatten(2, (heads, -1)) for part in parts]
 
 
 def _lay_together(linears: Sequence[nn.Module | None]) -> None:
@@ -247,17 +274,22 @@ def _attend(
     return attended.flatten(2, 3).to(value.dtype)
 
 
-def _mlp(mlp: nn.Module, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+def _mlp(mlp: nn.Module, x: Float[Tensor, "b n d"] | Rounded) -> Float[Tensor, "b n d"]:
     """The feed-forward of diffusers, with GELU."""
-    net = mlp.get_submodule("net")
-    return net.get_submodule("2")(linear_gelu(x, net.get_submodule("0.proj")))
+    first, second = (mlp.get_submodule(name) for name in ("net.0.proj", "net.2"))
+    return second(rounded_gelu(first(x), FP8) if computes_in_fp8(second) else linear_gelu(x, first))
 
 
 def _beside(
-    block: HunyuanVideoSingleTransformerBlock, normed: Float[Tensor, "b n d"], attended: Float[Tensor, "b n d"]
+    block: HunyuanVideoSingleTransformerBlock,
+    normed: Float[Tensor, "b n d"] | Rounded,
+    attended: Float[Tensor, "b n d"],
 ) -> Float[Tensor, "b n d"]:
     """The block's last layer, of attention and MLP side by side."""
-    linear, mlp = block.proj_out, linear_gelu(normed, block.proj_mlp)
+    linear = block.proj_out
+    if computes_in_fp8(linear):
+        return linear(rounded_gelu(block.proj_mlp(normed), FP8, beside=attended))
+    mlp = linear_gelu(normed, block.proj_mlp)
     if type(linear) is not nn.Linear:
         return linear(torch.cat([attended, mlp], dim=2))
     d, weight = attended.shape[2], linear.weight.t()

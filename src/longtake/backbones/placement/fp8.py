@@ -5,18 +5,21 @@
 X and W are float8_e4m3fn. The scale t of a row of the matrix is found once, the scale s of a token at each call. Half
 of the bytes, twice the rate of bfloat16; the result is another one: each weight and each activation has three bits
 after its leading one.
+
+Tokens that several such layers take are rounded once, by what makes them: `room_for` those layers is where it writes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from longtake.backbones.fused import rounded_rows
+from longtake.backbones.fused import Rounded, rounded_rows
 from longtake.backbones.placement.storage import (
     FP8,
-    FP8_LARGEST,
     FP8_ROWS,
     STORAGES,
     Form,
@@ -27,10 +30,12 @@ from longtake.backbones.placement.storage import (
 )
 from longtake.errors import ModelError
 
-__all__ = ["compute_in_fp8"]
+__all__ = ["compute_in_fp8", "computes_in_fp8", "multiply_into", "room_for"]
 
 _CAPABILITY = (8, 9)  # of the first GPUs with such tensor cores
 _MULTIPLE = 16  # of rows and columns, what the kernels take
+_ALIGNMENT = 16  # of what they read, in bytes
+_WIDE = torch.bfloat16  # what the kernels give
 
 
 def compute_in_fp8(transformer: nn.Module, device: torch.device) -> int:
@@ -78,10 +83,42 @@ def _in_fp8(layer: nn.Linear, device: torch.device) -> Matrix:
     return Matrix(COMPUTED, layer.out_features, layer.in_features, weight, scale)
 
 
-def _multiply(layer: StoredLinear, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+def computes_in_fp8(layer: nn.Module) -> bool:
+    """True of a layer that takes tokens in eight bits too; those with adapters do not."""
+    return type(layer) is StoredLinear and layer.form is COMPUTED
+
+
+def room_for(layers: Sequence[nn.Module], like: Float[Tensor, "b m d"], n: int) -> Float[Tensor, "b n d"] | Rounded:
+    """Where to write n tokens that these layers take: in eight bits if all compute in them."""
+    b, _, d = like.shape
+    if not all(computes_in_fp8(layer) for layer in layers):
+        return like.new_empty(b, n, d)
+    return Rounded(like.new_empty(b, n, d, dtype=FP8), like.new_empty(b, n, 1, dtype=torch.float32), like.dtype)
+
+
+def multiply_into(layer: nn.Module, x: Float[Tensor, "b n i"] | Rounded, out: Float[Tensor, "b n o"]) -> None:
+    """Writes what the layer makes of `x` into `out`; without a copy if its rows follow one another.
+
+    Of rows with gaps between them `_scaled_mm` is right only where it calls cuBLAS (from 12.9 on, on Hopper): CUTLASS's
+    kernels write some shapes as if there were none.
+    """
+    if isinstance(x, Rounded) and isinstance(layer, StoredLinear) and out.dtype == _WIDE and out.is_contiguous():
+        _multiply(layer, x, out.flatten(0, 1))
+    else:
+        out.copy_(layer(x))
+
+
+def _multiply(
+    layer: StoredLinear, x: Float[Tensor, "... i"] | Rounded, out: Float[Tensor, "m o"] | None = None
+) -> Float[Tensor, "... o"]:
     """Rounds the tokens, multiplies in eight bits, adds up in more, and scales back."""
-    rounded, scale = rounded_rows(x.reshape(-1, layer.in_features), FP8_LARGEST, FP8)
-    product = _product(rounded, layer.weight, scale, layer.scale[None], layer.bias)
+    if isinstance(x, Rounded):
+        tokens, scale = x.values.flatten(0, 1), x.scale.flatten(0, 1)
+        if scale.data_ptr() % _ALIGNMENT:  # those of a part of the tokens
+            scale = scale.clone()
+    else:
+        tokens, scale = rounded_rows(x.reshape(-1, layer.in_features), FP8)
+    product = _product(tokens, layer.weight, scale, layer.scale[None], layer.bias, out)
     return product.to(x.dtype).view(*x.shape[:-1], layer.out_features)
 
 
@@ -91,14 +128,15 @@ def _product(
     s: Float[Tensor, "m 1"],
     t: Float[Tensor, "1 o"],
     bias: Float[Tensor, " o"] | None,
+    out: Float[Tensor, "m o"] | None,
 ) -> Float[Tensor, "m o"]:
     """On a GPU the kernel for it, which gives bfloat16; elsewhere the formula."""
     if tokens.is_cuda:
-        wide = torch.bfloat16
-        bias = None if bias is None else bias.to(wide)
-        return torch._scaled_mm(tokens, weight.t(), s, t, bias, out_dtype=wide, use_fast_accum=True)
+        bias = None if bias is None else bias.to(_WIDE)
+        return torch._scaled_mm(tokens, weight.t(), s, t, bias, out_dtype=_WIDE, use_fast_accum=True, out=out)
     product = tokens.float() @ weight.float().t() * s * t
-    return product if bias is None else product + bias
+    product = product if bias is None else product + bias
+    return product if out is None else out.copy_(product)
 
 
 COMPUTED = Form("fp8, computed", FP8_ROWS.unpack, _multiply)

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from longtake.backbones.fused import Rounded
 from longtake.backbones.placement.layout import repeated_blocks
 from longtake.errors import ModelError
 
@@ -40,7 +41,7 @@ __all__ = [
 Storage = Literal["full", "fp8", "int8", "nf4"]
 
 FP8 = torch.float8_e4m3fn
-FP8_LARGEST = torch.finfo(FP8).max
+_FP8_LARGEST = torch.finfo(FP8).max
 GROUP = 64  # weights of a row that share a scale in nf4 (QLoRA, arXiv 2305.14314, section 3)
 
 # Quantiles of a normal distribution, zero among them, scaled to [-1, 1] (QLoRA, appendix E).
@@ -54,11 +55,11 @@ _NF4 = (
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One way to store a matrix, and to compute with it."""
+    """One way to store a matrix, and to compute with it: of tokens, or of rounded ones if it computes in eight bits."""
 
     name: str
     unpack: Callable[[StoredLinear, torch.dtype], Float[Tensor, "o i"]]
-    multiply: Callable[[StoredLinear, Float[Tensor, "... i"]], Float[Tensor, "... o"]]
+    multiply: Callable[[StoredLinear, Any], Float[Tensor, "... o"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class StoredLinear(nn.Linear):
         self.register_buffer("scale", matrix.scale)
         self.register_buffer("table", matrix.table)
 
-    def forward(self, input: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+    def forward(self, input: Float[Tensor, "... i"] | Rounded) -> Float[Tensor, "... o"]:
         """As a linear layer, in the type of its input."""
         return self.form.multiply(self, input)
 
@@ -201,8 +202,8 @@ def _row_scale(weight: Float[Tensor, "o i"], largest: float) -> Float[Tensor, " 
 
 
 def _pack_fp8(weight: Float[Tensor, "o i"]) -> Matrix:
-    scale = _row_scale(weight, FP8_LARGEST)
-    scaled = (weight.float() / scale[:, None]).clamp(-FP8_LARGEST, FP8_LARGEST)  # beyond it there is only NaN
+    scale = _row_scale(weight, _FP8_LARGEST)
+    scaled = (weight.float() / scale[:, None]).clamp(-_FP8_LARGEST, _FP8_LARGEST)  # beyond it there is only NaN
     return Matrix(FP8_ROWS, len(weight), weight.shape[1], scaled.to(FP8), scale)
 
 
