@@ -104,6 +104,8 @@ def multiply_into(layer: nn.Module, x: Float[Tensor, "b n i"] | Rounded, out: Fl
     """
     if isinstance(x, Rounded) and isinstance(layer, StoredLinear) and out.dtype == _WIDE and out.is_contiguous():
         _multiply(layer, x, out.flatten(0, 1))
+    elif isinstance(x, Tensor) and type(layer) is nn.Linear and layer.bias is not None and out.is_contiguous():
+        torch.addmm(layer.bias, x.flatten(0, 1), layer.weight.t(), out=out.flatten(0, 1))
     else:
         out.copy_(layer(x))
 
