@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -152,6 +153,12 @@ REFUSED = {
     "pickle": ({"model": "pickle"}, [], "a pickle can run any program and is not loaded"),
     "a pickle itself": ({"model": "weights.pt"}, [], "weights.pt: a pickle can run any program and is not loaded"),
     "cut short": ({"model": "cut"}, [], "is cut short or is not a safetensors file"),
+    "lora": ({}, ["--lora", "other.safetensors"], "other.safetensors: none of its 2 tensors fits"),
+    "second lora": ({}, ["--lora", "weights.pt", "--lora", "other.safetensors"], "weights.pt: a LoRA is read"),
+    "lora pickle": ({}, ["--lora", "weights.pt"], "weights.pt: a LoRA is read from safetensors only"),
+    "profile": ({}, ["--profile", "sideways"], "profile 'sideways': there is no such profile"),
+    "kernel of attention": ({}, ["--attention", "sage"], "sage attention is not installed"),
+    "cache": ({}, ["--cache", "teacache"], "teacache was fitted to HunyuanVideo and FramePack"),
     "no folder": ({}, ["--output", "nowhere/a.mp4"], "nowhere: there is no such folder to write a.mp4 into"),
     "folder": ({}, ["--output", "."], ". is a folder; name a file"),
     "root": ({}, ["--output", "/"], "/ is a folder; name a file"),
@@ -176,6 +183,10 @@ def test_bad_input_is_refused_with_its_reason_and_nothing_is_written(
     whole = (there / "start.png").read_bytes()
     (there / "corrupt.png").write_bytes(whole[: len(whole) // 2])
     (there / "weights.pt").write_bytes(b"\x80\x04")
+    save_file(
+        {"unet.mid.lora_A.weight": torch.ones(2, 8), "unet.mid.lora_B.weight": torch.ones(8, 2)},
+        there / "other.safetensors",
+    )
     changes, options, said = REFUSED[name]
     if changes.get("model") in ("shape", "pickle", "cut"):
         spoil(shutil.copytree(tiny_backbone_folder, there / changes["model"]), changes["model"])

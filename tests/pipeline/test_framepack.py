@@ -255,12 +255,19 @@ def test_a_part_can_be_elsewhere(framepack_folder, asked, tmp_path):
     assert all(torch.equal(a.float(), b.float()) for a, b in pairs)
 
 
-def test_two_transformers_share_the_levels_at_the_boundary(tiny_backbone_folder, asked, tmp_path):
+@pytest.fixture
+def two_transformers(tiny_backbone_folder, tmp_path):
+    """A folder of Wan 2.2's layout, as its publisher has it."""
     folder = shutil.copytree(tiny_backbone_folder, tmp_path / "model")
     shutil.copytree(folder / "transformer", folder / "transformer_2")
     index = json.loads((folder / "model_index.json").read_text())
-    index["transformer_2"] = ["diffusers", "WanTransformer3DModel"]
+    index |= {"transformer_2": ["diffusers", "WanTransformer3DModel"], "boundary_ratio": 0.9}
     (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_two_transformers_share_the_levels_at_the_boundary(two_transformers, asked, tmp_path):
+    folder = two_transformers
     settings = json.loads((folder / "longtake.json").read_text()) | {"boundary": 0.8, "second_guidance": 2.0}
     (folder / "longtake.json").write_text(json.dumps(settings))
     backbone, calls = load_backbone(folder), {"noisy": 0, "calm": 0}
@@ -271,3 +278,11 @@ def test_two_transformers_share_the_levels_at_the_boundary(tiny_backbone_folder,
     noisy = int((sigmas(4, 3.0)[:-1] >= 0.8).sum())
     assert calls == {"noisy": noisy, "calm": 2 * (4 - noisy)}  # the second is guided
     assert 0 < noisy < 4
+
+
+def test_a_published_folder_says_where_its_second_transformer_takes_over(two_transformers):
+    (two_transformers / "longtake.json").unlink()
+    backbone = load_backbone(two_transformers)
+    assert backbone.second is not None
+    assert backbone.settings.boundary == 0.9
+    assert backbone.second.settings.guidance == 3.0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from longtake.cli.machine import Machine
+from longtake.cli.several import Several
 from longtake.errors import InputError, StoryboardError
 from longtake.plan import Storyboard, read_storyboard
 
@@ -71,9 +72,9 @@ class Asked:
     """Pixels of the file for each pixel made."""
     crf: int | None = None
     """Quality of the file: 0 lossless, 16 very good, 28 small."""
-    part: tuple[str, ...] = ()
+    part: Several = ()
     """NAME=PATH: a part of the model that is elsewhere, such as transformer=model.safetensors."""
-    lora: tuple[str, ...] = ()
+    lora: Several = ()
     """FILE or FILE:WEIGHT, in the names of diffusers, kohya, musubi or the model's publisher; several add up."""
     storage: Literal["full", "fp8", "int8", "nf4"] | None = None
     """What the network's matrices are kept in: less memory, and not quite the same video."""
@@ -106,6 +107,7 @@ def data_of(
     from longtake.pipeline.request import Request
 
     said = {OTHERWISE.get(f.name, f.name): getattr(asked, f.name) for f in fields(asked) if _is_said(asked, f)}
+    said |= {name: sum(said[name], ()) for name in ("parts", "loras") if name in said}
     given = {name: value for name, value in said.items() if name in Request.model_fields}
     given |= {name: value for name, value in own.items() if value is not None}
     if asked.draft:

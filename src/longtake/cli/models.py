@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from longtake.cli.several import Several
 from longtake.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Options:
 
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
     """One of them, with its parts."""
-    place: tuple[str, ...] = ()
+    place: Several = ()
     """Where parts are that are not in the cache: PART=PATH for a folder, a safetensors or a GGUF file, or
     REPOSITORY=PATH for a folder that holds its parts."""
     check: bool = False
@@ -52,7 +53,7 @@ def run(options: Options) -> int:
     rows = list(MODELS.values()) if options.name is None else [find_row(options.name)]
     if options.fetch:
         fetch(rows[0], say=lambda sentence: print(sentence, file=sys.stderr))
-    found = [find_parts(row, places=_places(options.place)) for row in rows]
+    found = [find_parts(row, places=_places(sum(options.place, ()))) for row in rows]
     if options.check:
         check_model(found[0])
     if options.json:
