@@ -6,8 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -96,7 +98,16 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(generate, there, ca
         in said.out
     )
     assert "54 tokens a section, at most 12 of context; about 0.0 MiB of disk" in said.out
+    assert "placed as resident: about " in said.out
     assert sorted(files(there)) == ["start.png"]
+
+
+def test_a_dry_run_checks_memory(generate, monkeypatch, capsys):
+    assert generate("--dry-run", "--device", "cpu", "--profile", "streamed") == 2
+    assert "profile 'streamed': " in capsys.readouterr().err
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=3 << 30, available=2 << 30))
+    assert generate("--dry-run", "--device", "cpu") == 2
+    assert "does not fit here: resident needs 1." in capsys.readouterr().err
 
 
 def test_a_dry_run_in_json_is_one_object(generate, there, capsys):

@@ -16,7 +16,7 @@ from longtake.cli.several import Several
 from longtake.errors import InputError
 
 if TYPE_CHECKING:
-    from longtake.backbones import FoundModel, FoundPart
+    from longtake.backbones import BackboneSettings, FoundModel, FoundPart
 
 __all__ = ["Options", "run"]
 
@@ -103,6 +103,7 @@ def _details(found: FoundModel) -> str:
         ("licence", row.licence),
         ("network", row.network),
         ("order", f"{settings.order}, {settings.schedules[settings.order]}"),
+        ("steps", f"{settings.steps} ({settings.solver}), {_shift(settings)}, guidance {_guidance(settings)}"),
         ("sizes", sizes),
         *([("unknown", row.unknown)] if row.unknown else []),
     ]
@@ -110,6 +111,20 @@ def _details(found: FoundModel) -> str:
     for name, text in about:
         lines += textwrap.wrap(text, WIDTH, initial_indent=f"  {name:<9}" if name else "  ", subsequent_indent=" " * 11)
     return "\n".join([*lines, "", *(_part(one) for one in found.parts)])
+
+
+def _shift(settings: BackboneSettings) -> str:
+    """How noise levels are shifted: by a number, or by one that grows with the tokens of a section."""
+    if isinstance(settings.shift, float):
+        return f"shift {settings.shift:g}"
+    few, many = (settings.shift_at(tokens) for tokens in (1_000, 10_000))
+    return f"shift {few:.1f} at 1,000 noisy tokens, {many:.1f} at 10,000"
+
+
+def _guidance(settings: BackboneSettings) -> str:
+    distilled = "" if settings.distilled_guidance is None else f", distilled {settings.distilled_guidance:g}"
+    second = f", {settings.second_guidance:g} below sigma {settings.boundary:g}" if settings.boundary else ""
+    return f"{settings.guidance:g}{distilled}{second}"
 
 
 def _part(one: FoundPart) -> str:
@@ -135,6 +150,7 @@ def _table(found: FoundModel) -> dict[str, Any]:
         "unknown": row.unknown,
         "order": row.settings.order,
         "schedule": row.settings.schedules[row.settings.order],
+        "settings": row.settings.model_dump(mode="json"),
         "buckets": [asdict(bucket) for bucket in row.buckets],
         "here": not found.absent,
         "download_bytes": found.download_bytes,
