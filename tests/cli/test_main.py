@@ -166,6 +166,7 @@ REFUSED = {
     "cut short": ({"model": "cut"}, [], "is cut short or is not a safetensors file"),
     "lora": ({}, ["--lora", "other.safetensors"], "other.safetensors: none of its 2 tensors fits"),
     "second lora": ({}, ["--lora", "weights.pt", "--lora", "other.safetensors"], "weights.pt: a LoRA is read"),
+    "lora weight": ({}, ["--lora", "other.safetensors:nan"], "should be a finite number"),
     "lora pickle": ({}, ["--lora", "weights.pt"], "weights.pt: a LoRA is read from safetensors only"),
     "profile": ({}, ["--profile", "sideways"], "profile 'sideways': there is no such profile"),
     "kernel of attention": ({}, ["--attention", "sage"], "sage attention is not installed"),
