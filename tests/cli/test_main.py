@@ -6,9 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -95,7 +98,16 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(generate, there, ca
         in said.out
     )
     assert "54 tokens a section, at most 12 of context; about 0.0 MiB of disk" in said.out
+    assert "placed as resident: about " in said.out
     assert sorted(files(there)) == ["start.png"]
+
+
+def test_a_dry_run_checks_memory(generate, monkeypatch, capsys):
+    assert generate("--dry-run", "--device", "cpu", "--profile", "streamed") == 2
+    assert "profile 'streamed': " in capsys.readouterr().err
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=3 << 30, available=2 << 30))
+    assert generate("--dry-run", "--device", "cpu") == 2
+    assert "does not fit here: resident needs 1." in capsys.readouterr().err
 
 
 def test_a_dry_run_in_json_is_one_object(generate, there, capsys):
@@ -152,6 +164,13 @@ REFUSED = {
     "pickle": ({"model": "pickle"}, [], "a pickle can run any program and is not loaded"),
     "a pickle itself": ({"model": "weights.pt"}, [], "weights.pt: a pickle can run any program and is not loaded"),
     "cut short": ({"model": "cut"}, [], "is cut short or is not a safetensors file"),
+    "lora": ({}, ["--lora", "other.safetensors"], "other.safetensors: none of its 2 tensors fits"),
+    "second lora": ({}, ["--lora", "weights.pt", "--lora", "other.safetensors"], "weights.pt: a LoRA is read"),
+    "lora weight": ({}, ["--lora", "other.safetensors:nan"], "should be a finite number"),
+    "lora pickle": ({}, ["--lora", "weights.pt"], "weights.pt: a LoRA is read from safetensors only"),
+    "profile": ({}, ["--profile", "sideways"], "profile 'sideways': there is no such profile"),
+    "kernel of attention": ({}, ["--attention", "sage"], "sage attention is not installed"),
+    "cache": ({}, ["--cache", "teacache"], "teacache was fitted to HunyuanVideo and FramePack"),
     "no folder": ({}, ["--output", "nowhere/a.mp4"], "nowhere: there is no such folder to write a.mp4 into"),
     "folder": ({}, ["--output", "."], ". is a folder; name a file"),
     "root": ({}, ["--output", "/"], "/ is a folder; name a file"),
@@ -176,6 +195,10 @@ def test_bad_input_is_refused_with_its_reason_and_nothing_is_written(
     whole = (there / "start.png").read_bytes()
     (there / "corrupt.png").write_bytes(whole[: len(whole) // 2])
     (there / "weights.pt").write_bytes(b"\x80\x04")
+    save_file(
+        {"unet.mid.lora_A.weight": torch.ones(2, 8), "unet.mid.lora_B.weight": torch.ones(8, 2)},
+        there / "other.safetensors",
+    )
     changes, options, said = REFUSED[name]
     if changes.get("model") in ("shape", "pickle", "cut"):
         spoil(shutil.copytree(tiny_backbone_folder, there / changes["model"]), changes["model"])

@@ -44,6 +44,18 @@ def test_a_model_is_shown_with_its_parts(home, capsys):
     assert "lllyasviel/FramePack_F1_I2V_HY_20250503 is not in the hub's cache" in shown
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("framepack-i2v", "25 (unipc), shift 1.9 at 1,000 noisy tokens, 7.0 at 10,000, guidance 1, distilled 10"),
+        ("wan2.2-a14b", "40 (euler), shift 12, guidance 4, 3 below sigma 0.875"),
+    ],
+)
+def test_a_model_says_how_it_is_sampled(home, capsys, name, says):
+    assert main(["models", name]) == 0
+    assert f"\n  steps    {says}\n" in capsys.readouterr().out
+
+
 def test_what_is_in_the_cache_is_said_to_be_here(home, cache_in_hub, tiny_backbone_folder, capsys):
     snapshot = cache_in_hub(home, REPO, tiny_backbone_folder / "vae", "vae")
     assert main(["models", NAME]) == 0

@@ -45,7 +45,7 @@ def generate(there, tiny_backbone_folder, capsys):
 def test_a_dry_run_shows_which_words_and_images_reach_which_section(generate, there):
     code, out, err = generate("--storyboard", "boards/a.txt", "--seed", 3, "--dry-run")
     assert (code, err) == (0, "")
-    assert out.splitlines()[3:] == [
+    assert out.splitlines()[4:] == [
         "  place  seconds          section  seed  guidance  prompt",
         "      0  0.00-3.00              0     3         1  a red ball and a blue...the camera turns left",
         "      1  3.00-6.00              1     7         1  a red ball and a blue...he camera turns right",
@@ -93,7 +93,7 @@ def test_a_dry_run_in_json_holds_the_script(generate):
 
 def test_without_a_storyboard_a_dry_run_shows_no_table(generate):
     _, out, _ = generate("--image", "boards/start.png", "--prompt", "a ball", "--dry-run")
-    assert len(out.splitlines()) == 3
+    assert len(out.splitlines()) == 4
     _, out, _ = generate("--image", "boards/start.png", "--prompt", "a ball", "--dry-run", "--json")
     assert [row["prompt"] for row in json.loads(out)["script"]["sections"]] == ["a ball"] * 4
 

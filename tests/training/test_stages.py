@@ -1,6 +1,7 @@
 """The three stages at tiny size, on real clips of the toybox: twenty steps each, the same numbers every time."""
 
 import json
+import shutil
 from importlib.util import find_spec
 
 import pytest
@@ -105,6 +106,32 @@ def test_only_models_of_one_stream_are_trained(clips, tmp_path):
     model = save_helios(tmp_path / "model", "distilled")
     with pytest.raises(ModelError, match="only models are trained whose sections follow each other in one stream"):
         prepare(PRESETS["pack/tiny"], clips / "train", clips / "held", model, "cpu")
+
+
+def test_a_published_wan_is_trained_with_prompts_of_its_own_length(tiny_backbone_folder, clips, tmp_path):
+    model = shutil.copytree(tiny_backbone_folder, tmp_path / "model")
+    (model / "longtake.json").unlink()
+    config = PRESETS["pack/tiny"].with_limits(steps=1, seconds=None, batch=1)
+    assert load_backbone(model).prompts.text_length == 512 != config.text_length
+    assert any("loss" in numbers for numbers in run(config, clips, tmp_path / "out", model))
+
+
+def test_what_training_does_not_know_is_refused_before_clips_are_encoded(
+    tiny_backbone_folder, framepack_folder, clips, tmp_path
+):
+    both = shutil.copytree(tiny_backbone_folder, tmp_path / "model")
+    shutil.copytree(both / "transformer", both / "transformer_2")
+    index = json.loads((both / "model_index.json").read_text()) | {"transformer_2": ["diffusers", "A"]}
+    (both / "model_index.json").write_text(json.dumps(index))
+    (both / "longtake.json").unlink()
+    write_clips(tmp_path / "odd", (0,), images=73, height=40, width=48)
+    for model, source, error, says in (
+        (framepack_folder, clips / "train", ModelError, "read prompts with UMT5 and nothing else"),
+        (both, clips / "train", ModelError, "models of one transformer"),
+        (tiny_backbone_folder, tmp_path / "odd", ConfigError, "clips of 40 x 48 are off the grid of"),
+    ):
+        with pytest.raises(error, match=says):
+            prepare(PRESETS["pack/tiny"], source, clips / "held", model, "cpu")
 
 
 def test_tracks_come_back_from_their_cache(trained, clips, tmp_path):

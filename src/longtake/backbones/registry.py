@@ -140,12 +140,14 @@ def _located(name: str, folder: Path, places: Mapping[str, Path]) -> FoundModel:
     if kind not in _PIPELINES:
         raise ModelError(f"{folder}: model_index.json says {kind}; longtake knows {', '.join(_PIPELINES)}")
     row = MODELS["helios-distilled" if index.get("is_distilled") else _PIPELINES[kind]]
-    parts = [replace(part, repo=str(folder), folder=part.name) for part in row.parts]
+    settings = BackboneSettings() if row.family == "wan" else row.settings
     if (index.get("transformer_2") or [None])[0] is not None:
-        parts.insert(1, replace(parts[0], name="transformer_2", folder="transformer_2"))
+        row = MODELS["wan2.2-a14b"]
+        boundary = index.get("boundary_ratio") or row.settings.boundary
+        settings = row.settings.model_copy(update={"boundary": boundary})
+    parts = [replace(part, repo=str(folder), folder=part.name) for part in row.parts]
     absent = [part.name for part in parts if part.name not in places and not (folder / part.name).is_dir()]
     if absent:
         raise ModelError(f"{folder}: the model lacks {', '.join(absent)}/")
-    settings = BackboneSettings() if row.family == "wan" else row.settings
     row = replace(row, name=name, parts=tuple(parts), settings=settings, buckets=())
     return find_parts(row, places={str(folder): folder, **places})

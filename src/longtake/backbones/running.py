@@ -102,8 +102,10 @@ def _set_up(
         remarks = (*remarks, f"{device}: weights {profile.name}, attention by {kernel}")
     if demand.cache == "none":
         return replace(backbone, remarks=remarks)
-    cache = install_cache(transformer, demand.cache, CACHES[demand.cache].threshold, len(demand.levels))
+    kind = CACHES[demand.cache]
+    cache = install_cache(transformer, demand.cache, kind.threshold, len(demand.levels))
     stack.callback(cache.remove)
+    remarks = (*remarks, f"steps are skipped by {demand.cache}, quality {kind.quality}: {kind.says}")
     return replace(backbone, remarks=remarks, cache=cache)
 
 

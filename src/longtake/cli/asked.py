@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from longtake.cli.machine import Machine
+from longtake.cli.several import Several
 from longtake.errors import InputError, StoryboardError
 from longtake.plan import Storyboard, read_storyboard
 
 if TYPE_CHECKING:
     from longtake.pipeline import Company, Extension, Preflight, Request
+    from longtake.pipeline.needs import Need
 
 __all__ = ["Asked", "data_of", "make_video", "repeated"]
 
@@ -71,9 +73,9 @@ class Asked:
     """Pixels of the file for each pixel made."""
     crf: int | None = None
     """Quality of the file: 0 lossless, 16 very good, 28 small."""
-    part: tuple[str, ...] = ()
+    part: Several = ()
     """NAME=PATH: a part of the model that is elsewhere, such as transformer=model.safetensors."""
-    lora: tuple[str, ...] = ()
+    lora: Several = ()
     """FILE or FILE:WEIGHT, in the names of diffusers, kohya, musubi or the model's publisher; several add up."""
     storage: Literal["full", "fp8", "int8", "nf4"] | None = None
     """What the network's matrices are kept in: less memory, and not quite the same video."""
@@ -106,6 +108,7 @@ def data_of(
     from longtake.pipeline.request import Request
 
     said = {OTHERWISE.get(f.name, f.name): getattr(asked, f.name) for f in fields(asked) if _is_said(asked, f)}
+    said |= {name: sum(said[name], ()) for name in ("parts", "loras") if name in said}
     given = {name: value for name, value in said.items() if name in Request.model_fields}
     given |= {name: value for name, value in own.items() if value is not None}
     if asked.draft:
@@ -142,7 +145,9 @@ def make_video(request: Request | Extension, output: Path, asked: Asked) -> int:
 def _make(request: Request | Extension, output: Path, asked: Asked, company: Company) -> int:
     from longtake.cli.progress import follow
     from longtake.cli.script import say_snaps
-    from longtake.pipeline import Request, extend, generate, preflight
+    from longtake.pipeline import Request, extend, find_device, generate, preflight
+    from longtake.pipeline.machine import probe_machine
+    from longtake.pipeline.needs import check_hardware
     from longtake.pipeline.source import told_of
 
     folder = asked.run_dir or output.parent / f"{output.stem}.run"
@@ -151,7 +156,9 @@ def _make(request: Request | Extension, output: Path, asked: Asked, company: Com
         for line in told_of(checked.film, checked.config):
             print(line, file=sys.stderr)
     if asked.dry_run:
-        _report(checked, request.storyboard.timed, asked.json)
+        config, machine = checked.config, probe_machine(find_device(company.device), output.parent)
+        need = check_hardware(config.model, config, asked.machine.profile, machine)
+        _report(checked, need, request.storyboard.timed, asked.json)
         return 0
     if request.storyboard.timed:
         for line in say_snaps(checked.script, _columns()):
@@ -202,15 +209,16 @@ def repeated(video: Path | None, foreign: str, says: str) -> dict[str, Any]:
     return request
 
 
-def _report(checked: Preflight, timed: bool, as_json: bool) -> None:
-    """Prints what a request comes to."""
+def _report(checked: Preflight, need: Need, timed: bool, as_json: bool) -> None:
+    """Prints what a request comes to, and what it needs of this machine."""
     from longtake.cli.script import draw_script, script_data
 
     config = checked.config
     if as_json:
         print(json.dumps({"sections": checked.sections, "images": checked.images, "seconds": checked.seconds,
                           "section_tokens": checked.section_tokens, "context_tokens": checked.context_tokens,
-                          "disk_bytes": checked.disk_bytes, "script": script_data(checked),
+                          "disk_bytes": checked.disk_bytes, "profile": need.name, "device_bytes": need.device,
+                          "host_bytes": need.host, "script": script_data(checked),
                           "config": json.loads(config.model_dump_json())}))  # fmt: skip
         return
     print(
@@ -229,6 +237,9 @@ def _report(checked: Preflight, timed: bool, as_json: bool) -> None:
     print(
         f"{checked.section_tokens} tokens a section, at most {checked.context_tokens} of context; "
         f"about {checked.disk_bytes / 2**20:.1f} MiB of disk"
+    )
+    print(
+        f"placed as {need.name}: about {need.device / 2**30:.1f} GiB of the device, {need.host / 2**30:.1f} of the host"
     )
     if timed:
         print(draw_script(checked, _columns()))

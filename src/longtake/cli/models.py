@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from longtake.cli.several import Several
 from longtake.errors import InputError
 
 if TYPE_CHECKING:
-    from longtake.backbones import FoundModel, FoundPart
+    from longtake.backbones import BackboneSettings, FoundModel, FoundPart
 
 __all__ = ["Options", "run"]
 
@@ -32,7 +33,7 @@ class Options:
 
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
     """One of them, with its parts."""
-    place: tuple[str, ...] = ()
+    place: Several = ()
     """Where parts are that are not in the cache: PART=PATH for a folder, a safetensors or a GGUF file, or
     REPOSITORY=PATH for a folder that holds its parts."""
     check: bool = False
@@ -52,7 +53,7 @@ def run(options: Options) -> int:
     rows = list(MODELS.values()) if options.name is None else [find_row(options.name)]
     if options.fetch:
         fetch(rows[0], say=lambda sentence: print(sentence, file=sys.stderr))
-    found = [find_parts(row, places=_places(options.place)) for row in rows]
+    found = [find_parts(row, places=_places(sum(options.place, ()))) for row in rows]
     if options.check:
         check_model(found[0])
     if options.json:
@@ -102,6 +103,7 @@ def _details(found: FoundModel) -> str:
         ("licence", row.licence),
         ("network", row.network),
         ("order", f"{settings.order}, {settings.schedules[settings.order]}"),
+        ("steps", f"{settings.steps} ({settings.solver}), {_shift(settings)}, guidance {_guidance(settings)}"),
         ("sizes", sizes),
         *([("unknown", row.unknown)] if row.unknown else []),
     ]
@@ -109,6 +111,20 @@ def _details(found: FoundModel) -> str:
     for name, text in about:
         lines += textwrap.wrap(text, WIDTH, initial_indent=f"  {name:<9}" if name else "  ", subsequent_indent=" " * 11)
     return "\n".join([*lines, "", *(_part(one) for one in found.parts)])
+
+
+def _shift(settings: BackboneSettings) -> str:
+    """How noise levels are shifted: by a number, or by one that grows with the tokens of a section."""
+    if isinstance(settings.shift, float):
+        return f"shift {settings.shift:g}"
+    few, many = (settings.shift_at(tokens) for tokens in (1_000, 10_000))
+    return f"shift {few:.1f} at 1,000 noisy tokens, {many:.1f} at 10,000"
+
+
+def _guidance(settings: BackboneSettings) -> str:
+    distilled = "" if settings.distilled_guidance is None else f", distilled {settings.distilled_guidance:g}"
+    second = f", {settings.second_guidance:g} below sigma {settings.boundary:g}" if settings.boundary else ""
+    return f"{settings.guidance:g}{distilled}{second}"
 
 
 def _part(one: FoundPart) -> str:
@@ -134,6 +150,7 @@ def _table(found: FoundModel) -> dict[str, Any]:
         "unknown": row.unknown,
         "order": row.settings.order,
         "schedule": row.settings.schedules[row.settings.order],
+        "settings": row.settings.model_dump(mode="json"),
         "buckets": [asdict(bucket) for bucket in row.buckets],
         "here": not found.absent,
         "download_bytes": found.download_bytes,

@@ -21,7 +21,7 @@ from longtake.backbones.loading import load_any_codec
 from longtake.backbones.prompts import Words
 from longtake.backbones.reading import Draft, Reading, Told, read, velocity_of
 from longtake.backbones.running import Demand, Runtime
-from longtake.errors import LongtakeError, ModelError, NumericsError, OutputError
+from longtake.errors import HardwareError, InputError, LongtakeError, ModelError, NumericsError, OutputError
 from longtake.flow import NOISES, SOLVERS, Velocity, climb, renoising, sigmas
 from longtake.media import load_image, write_video
 from longtake.packing import History, Importance
@@ -60,9 +60,9 @@ def generate(
         LongtakeError: the request cannot be served; nothing is written then.
     """
     target = find_device(runtime.device)
-    checked = checked or preflight(request, output, folder)
+    checked, begun = checked or preflight(request, output, folder), folder.exists()
     run = begin(request, output, folder, checked, lambda: codec_of(checked.config, target))
-    yield from make(run, output, backbone, runtime, company)
+    yield from _or_nothing(folder, begun, make(run, output, backbone, runtime, company))
 
 
 def extend(
@@ -83,10 +83,10 @@ def extend(
         LongtakeError: the request cannot be served; nothing is written then.
     """
     target = find_device(runtime.device)
-    checked = checked or preflight(request, output, folder)
+    checked, begun = checked or preflight(request, output, folder), folder.exists()
     given = backbone.codec if isinstance(backbone, Backbone) else None
     run = begin(request, output, folder, checked, lambda: given or codec_of(checked.config, target))
-    yield from make(run, output, backbone, runtime, company)
+    yield from _or_nothing(folder, begun, make(run, output, backbone, runtime, company))
 
 
 def begin(
@@ -124,6 +124,19 @@ def begin(
         if not begun:
             shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _or_nothing(folder: Path, begun: bool, events: Iterator[Event]) -> Iterator[Event]:
+    """The events of a new run; where it is refused before the first of them, its folder is as it was."""
+    try:
+        first = next(events)
+    except (HardwareError, InputError, ModelError):
+        shutil.rmtree(folder, ignore_errors=True)
+        if begun:
+            folder.mkdir()
+        raise
+    yield first
+    yield from events
 
 
 def reroll(run: Run, section: int, seed: int) -> Run:

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from longtake.errors import InputError, PlanError
 from longtake.flow import FRAMEPACK_SHIFT, Pyramid, Sampling
@@ -70,7 +70,7 @@ class _Wish(BaseModel):
     seconds: float = Field(default=6.0, gt=0, le=LONGEST)
     model: str = "embedded"
     parts: dict[str, Path] = {}  # of the model that are elsewhere, by name: a folder, or a single file of weights
-    loras: dict[Path, float] = {}  # files, with their weights
+    loras: dict[Path, FiniteFloat] = {}  # files, with their weights
     storage: Literal["full", "fp8", "int8", "nf4"] = "full"  # of the blocks' matrices; less memory, not the same video
     fp8: bool = False  # compute in eight bits where the device can
     compat: Literal["longtake", "official"] = "longtake"  # official: as FramePack's own program has it
@@ -216,7 +216,7 @@ class Config(BaseModel):
     model: str
     fingerprint: str  # of the model's files, and of its LoRAs
     parts: dict[str, Path] = {}
-    loras: dict[Path, float] = {}
+    loras: dict[Path, FiniteFloat] = {}
     storage: Literal["full", "fp8", "int8", "nf4"] = "full"
     fp8: bool = False
     compat: Literal["longtake", "official"] = "longtake"

@@ -59,8 +59,7 @@ def prepare(
     place, dtype = torch.device(device), getattr(torch, config.dtype)
     if (folder / "transformer").exists():
         backbone = load_backbone(folder, device=device, dtype=dtype)
-        if backbone.settings.manner != "stream":
-            raise ModelError(f"{model}: only models are trained whose sections follow each other in one stream")
+        _check_trainable(backbone, model, train)
     else:
         backbone = _new_backbone(config, load_codec(folder / "vae", device=device, dtype=dtype), train, place, dtype)
     backbone = replace(backbone, settings=_settings(config, backbone.settings))
@@ -84,6 +83,22 @@ def prepare(
 
     tracks = kept("train.safetensors", train, config.mirror)
     return SectionStage(config, backbone, tracks, kept("held-out.safetensors", test, False), world.rank)
+
+
+def _check_trainable(backbone: Backbone, model: Path | None, clips: Clips) -> None:
+    """Checks, before any clip is encoded, that training knows this kind of model and that the clips fit it."""
+    if backbone.settings.manner != "stream":
+        raise ModelError(f"{model}: only models are trained whose sections follow each other in one stream")
+    if not isinstance(backbone.prompts, PromptEncoder):
+        raise ModelError(f"{model}: training knows models that read prompts with UMT5 and nothing else, as Wan's t2v")
+    if backbone.second is not None:
+        raise ModelError(f"{model}: training knows models of one transformer; give a folder with one of the two")
+    height, width = backbone.grid
+    if clips.height % height or clips.width % width:
+        raise ConfigError(
+            f"clips of {clips.height} x {clips.width} are off the grid of {model}: expected multiples of "
+            f"{height} x {width} pixels"
+        )
 
 
 def _settings(config: SectionConfig, before: BackboneSettings) -> BackboneSettings:

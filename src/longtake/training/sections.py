@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from longtake.backbones import Backbone, PromptEncoder
 from longtake.backbones.pixels import to_images
 from longtake.backbones.rollout import roll_out
-from longtake.errors import ModelError
 from longtake.flow import denoise, draw_sigmas, interpolate, target_velocity
 from longtake.packing import History, fit_codebook, fit_of, pack
 from longtake.plan import Section, make_plan, order_of
@@ -37,8 +36,7 @@ class SectionStage(Stage):
     ) -> None:
         self.config, self.backbone, self.rank = config, backbone, rank
         self.tracks, self.held_out = tracks, held_out
-        if not isinstance(backbone.prompts, PromptEncoder):
-            raise ModelError(f"{backbone.name}: training knows models that read prompts with UMT5, as Wan does")
+        assert isinstance(backbone.prompts, PromptEncoder)
         self.prompts = backbone.prompts
         self.transformer, self.text_encoder = backbone.transformer, self.prompts.encoder
         self.device, self.dtype = tracks.latents.device, getattr(torch, config.dtype)
@@ -69,7 +67,8 @@ class SectionStage(Stage):
         """Token numbers "track section wording s", absent sections repeating the last."""
         most = max(len(c) for c in tracks.captions)
         flat = [w for track in tracks.captions for k in range(most) for w in track[min(k, len(track) - 1)]]
-        return self._tokens(flat).view(len(tracks.captions), most, -1, self.config.text_length)
+        tokens = self._tokens(flat)
+        return tokens.view(len(tracks.captions), most, -1, tokens.shape[-1])
 
     def _vectors(self, tracks: Tracks) -> Tensor:
         """Latent pixels of clips, drawn evenly."""
