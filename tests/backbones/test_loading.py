@@ -291,3 +291,11 @@ def test_an_outline_is_read_again_when_a_file_of_the_model_changes(tiny_backbone
     (folder / "vae" / "config.json").unlink()
     with pytest.raises(ModelError):
         inspect_model(folder)
+
+
+def test_what_is_loaded_in_inference_mode_is_like_what_is_loaded_outside(tiny_backbone_folder, framepack_folder):
+    with torch.inference_mode():
+        for folder in (tiny_backbone_folder, framepack_folder):
+            backbone = load_backbone(folder)
+            weights = [*backbone.transformer.parameters(), *backbone.codec.network.parameters()]
+            assert not any(weight.is_inference() for weight in weights)

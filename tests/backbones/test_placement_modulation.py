@@ -6,10 +6,12 @@ from diffusers import HunyuanVideoFramepackTransformer3DModel, HunyuanVideoTrans
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from peft import LoraConfig
 
+from longtake.backbones import load_backbone
 from longtake.backbones.hunyuan import network as hunyuan
 from longtake.backbones.hunyuan.conditioning import HunyuanConditioning
 from longtake.backbones.placement import PromptInputs, stream_blocks, tabulate
 from longtake.backbones.placement.layout import live_tensors
+from longtake.backbones.running import Demand, Runtime, running
 from longtake.errors import ModelError
 from longtake.packing import History, pack
 from longtake.plan import make_plan
@@ -286,3 +288,26 @@ def test_a_step_waits_for_nothing_that_the_device_does():
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(first, again)
+
+
+@pytest.mark.gpu
+def test_a_video_can_be_made_with_tables_and_streaming_on_a_gpu(framepack_folder):
+    """Loaded, tabulated, streamed and asked in inference mode, as `generate` does it."""
+    device = torch.device("cuda")
+    with torch.inference_mode():
+        backbone = load_backbone(framepack_folder, device)
+        text = drawn(1, 7, backbone.transformer.config["text_embed_dim"])
+        pooled = drawn(1, backbone.transformer.config["pooled_projection_dim"])
+        told = HunyuanConditioning(text, torch.ones(1, 7, dtype=torch.bool), pooled, guidance=10.0)
+        demand = Demand(tokens=100, levels=torch.tensor([1.0, 0.5]), told=(told,))
+        x = drawn(1, backbone.codec.channels, 2, 4, 6, seed=3).to(device, backbone.dtype)
+        section = make_plan(parse("f1k1_x_f16k4f2k2f1k1_g2"), 21).sections[0]
+        made = []
+        for profile in ("resident", "resident-tables", "streamed-tables", "staged-tables"):
+            with running(backbone, device, Runtime("cuda", profile), demand) as ready:
+                history = History()
+                history.remember([0], x[:, :, :1])
+                packed = pack(section, history, ready.patchify, ready.axes)
+                made += [ready.velocity(x, sigma, ready.bring(told), packed) for sigma in (1.0, 0.5)]
+    for k, velocity in enumerate(made):  # streamed, queries, keys and values are three products
+        assert (velocity - made[k % 2]).norm() < 0.02 * velocity.norm()

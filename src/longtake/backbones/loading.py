@@ -74,6 +74,7 @@ def _inspected(name: str, places: tuple[tuple[str, Path], ...], stamps: tuple[tu
     return _OUTLINES[found.row.family](present(found))
 
 
+@torch.inference_mode(False)  # weights that were made in it could not be moved outside of it
 def load_backbone(
     name_or_path: str | Path,
     device: torch.device | str = "cpu",
@@ -101,6 +102,7 @@ def _transformer(path: Path, settings: BackboneSettings, how: Loaded, kind: str)
     return cast(WanTransformer3DModel, placed(load_transformer_file(path, kind, how.computes_in), how.home))
 
 
+@torch.inference_mode(False)
 def load_any_codec(
     name_or_path: str | Path, device: torch.device, places: Mapping[str, Path] | None = None
 ) -> AnyCodec:

@@ -84,6 +84,8 @@ def find_profile(name: str) -> Profile:
     raise InputError(f"unknown profile {name!r}; there are auto, {', '.join(profile.name for profile in PROFILES)}")
 
 
+@torch.inference_mode(False)
+@torch.no_grad()  # inside: leaving inference mode turns gradients on
 def _set_up(
     backbone: Backbone, device: torch.device, runtime: Runtime, demand: Demand, shared: bool, stack: ExitStack
 ) -> Backbone:
