@@ -119,9 +119,9 @@ class Company:
 
     def _load(self, name: str, how: Loaded) -> None:
         device = torch.device(self.device)
-        readers = how.readers if self.leads else "cpu"  # nobody else reads
+        visits = how.visits or not self.leads  # nobody else reads
         with self._agreed():
-            self._backbone = load_backbone(name, how=replace(how, device=device, readers=readers))
+            self._backbone = load_backbone(name, how=replace(how, device=device, visits=visits))
 
     def _set_up(self, settings: BackboneSettings, runtime: Runtime, demand: Demand) -> None:
         crew, backbone, device = self._crew, self._backbone, torch.device(self.device)

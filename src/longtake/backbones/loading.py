@@ -135,7 +135,7 @@ def _load_wan(found: FoundModel, how: Loaded) -> Backbone:
     codec = load_codec(found.path_of("vae"), device, dtype)
 
     def prompts() -> PromptEncoder:
-        return load_prompts(found, settings.text_length, how.reads_on, dtype)
+        return load_prompts(found, settings.text_length, how)
 
     words = LentPromptEncoder(prompts) if how.rest else prompts()
     folder = found.path_of("transformer")
@@ -143,7 +143,7 @@ def _load_wan(found: FoundModel, how: Loaded) -> Backbone:
     width = read_json(found.path_of("text_encoder") / "config.json").get("d_model")
     check_widths(found.row.name, codec.channels, width, _widths(transformer))
     _check_eyes(found, transformer)
-    reader = WanReader(words, lambda: _load_eyes(found, how.reads_on, dtype), codec) if _sees(found) else words
+    reader = WanReader(words, lambda: _load_eyes(found, how), codec) if _sees(found) else words
     reports = adapt(transformer, how)
     codebooks = load_codebooks(folder.parent, codec, device)
     backbone = Backbone.assemble(found.row.name, transformer, codec, reader, settings, codebooks)
@@ -199,10 +199,11 @@ def _check_eyes(found: FoundModel, transformer: WanTransformer3DModel) -> None:
         raise ModelError(f"{name}: width of the image: {has}, but the transformer is made for {wants}")
 
 
-def _load_eyes(found: FoundModel, device: torch.device, dtype: torch.dtype) -> ClipEncoder:
+def _load_eyes(found: FoundModel, how: Loaded) -> ClipEncoder:
+    path, dtype = found.path_of("image_encoder"), how.computes_in
     with quiet():
-        clip = CLIPVisionModel.from_pretrained(found.path_of("image_encoder"), dtype=dtype, use_safetensors=True)
-    return ClipEncoder(placed(clip, device), CLIPImageProcessorPil.from_pretrained(found.path_of("image_processor")))
+        clip = CLIPVisionModel.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    return ClipEncoder(how.to_read(clip), CLIPImageProcessorPil.from_pretrained(found.path_of("image_processor")))
 
 
 def _transformer_skeleton(folder: Path, settings: BackboneSettings) -> WanTransformer3DModel:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from longtake.backbones.helios.sampling import read_sampling, scheduled
 from longtake.backbones.hunyuan.buckets import Bucket
 from longtake.backbones.parts import FoundModel
 from longtake.backbones.placement.storage import Storage
 from longtake.backbones.settings import BackboneSettings
+from longtake.backbones.skeletons import placed
+from longtake.backbones.visiting import visiting
 from longtake.backbones.weights import read_json
 from longtake.errors import ModelError
 from longtake.flow import Sampling
@@ -22,6 +26,7 @@ from longtake.schedule import Kernel
 __all__ = ["SETTINGS", "Loaded", "Outline", "load_settings", "settings_of"]
 
 SETTINGS = "longtake.json"
+Encoder = TypeVar("Encoder", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class Loaded:
         False  # the blocks' matrix products are computed in eight bits: lossy, and faster from Ada and Hopper on
     )
     rest: bool = False  # transformers stay in host memory, text encoders on disk, until they are wanted
-    readers: torch.device | str = ""  # where prompts and pictures are read, if not on the device
+    visits: bool = False  # encoders of prompts and pictures stay on the host, and visit the device layer by layer
 
     @property
     def computes_in(self) -> torch.dtype:
@@ -60,9 +65,13 @@ class Loaded:
         return self.dtype or (torch.float32 if torch.device(self.device).type == "cpu" else torch.bfloat16)
 
     @property
-    def reads_on(self) -> torch.device:
-        """Where prompts and pictures are read."""
-        return torch.device(self.readers or self.device)
+    def reads_in(self) -> torch.dtype:
+        """The type of HunyuanVideo's encoders: float16 on a GPU, as the official program has them."""
+        return self.computes_in if torch.device(self.device).type == "cpu" else torch.float16
+
+    def to_read(self, encoder: Encoder) -> Encoder:
+        """An encoder of prompts or pictures, from where it was loaded to where it is asked."""
+        return visiting(encoder, self.device) if self.visits else placed(encoder, self.device)
 
     @property
     def home(self) -> torch.device:

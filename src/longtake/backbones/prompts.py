@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from longtake.backbones.loan import borrow
+from longtake.backbones.visiting import asked_on
 from longtake.errors import ModelError
 
 __all__ = ["LentPromptEncoder", "PromptEncoder", "PromptReport", "Words"]
@@ -58,8 +59,8 @@ class PromptEncoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the encoder is."""
-        return self.encoder.shared.weight.device
+        """Where the encoder is asked."""
+        return asked_on(self.encoder)
 
     def tokens(self, prompts: Sequence[str]) -> Int[Tensor, "b s"]:
         """Token numbers, cut and padded to `text_length`, on the CPU."""

@@ -14,6 +14,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionModel
 from longtake.backbones.codec import Codec
 from longtake.backbones.loan import borrow
 from longtake.backbones.prompts import LentPromptEncoder, PromptEncoder, Words
+from longtake.backbones.visiting import asked_on
 from longtake.backbones.wan import WanConditioning
 
 __all__ = ["ClipEncoder", "WanReader", "blank_latent"]
@@ -28,8 +29,8 @@ class ClipEncoder:
     @torch.no_grad()
     def encode(self, picture: UInt8[np.ndarray, "H W 3"]) -> Float[Tensor, "1 m k"]:
         """The last hidden state but one, which Wan was trained on: 257 tokens of 1280 in the released model."""
-        weight = next(self.clip.parameters())
-        pixels = self.processor(images=picture, return_tensors="pt")["pixel_values"].to(weight.device, weight.dtype)
+        pixels = self.processor(images=picture, return_tensors="pt")["pixel_values"]
+        pixels = pixels.to(asked_on(self.clip), self.clip.dtype)
         return self.clip(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
 
 

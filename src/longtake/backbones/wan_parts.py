@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from longtake.backbones.codec import Codec
-from longtake.backbones.outline import Outline
+from longtake.backbones.outline import Loaded, Outline
 from longtake.backbones.parts import FoundModel
 from longtake.backbones.prompts import PromptEncoder
 from longtake.backbones.settings import BackboneSettings
@@ -71,12 +71,13 @@ def codec_skeleton(folder: Path) -> AutoencoderKLWan:
     return network
 
 
-def load_prompts(found: FoundModel, text_length: int, device: torch.device, dtype: torch.dtype) -> PromptEncoder:
+def load_prompts(found: FoundModel, text_length: int, how: Loaded) -> PromptEncoder:
     """The text encoder with its tokenizer."""
+    path, dtype = found.path_of("text_encoder"), how.computes_in
     with quiet():
-        encoder = UMT5EncoderModel.from_pretrained(found.path_of("text_encoder"), dtype=dtype, use_safetensors=True)
+        encoder = UMT5EncoderModel.from_pretrained(path, dtype=dtype, use_safetensors=True)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(found.path_of("tokenizer"))
-    return PromptEncoder(placed(encoder, device), tokenizer, text_length)
+    return PromptEncoder(how.to_read(encoder), tokenizer, text_length)
 
 
 def prompts_skeleton(found: FoundModel) -> UMT5EncoderModel:

@@ -120,7 +120,7 @@ def _verdict(one: Checkup) -> list[str]:
     if need.tiling != "whole":
         told.append(f"The codec decodes pictures in {need.tiling}, cross-faded: seams can show in flat areas.")
     if need.encoders == "host":
-        told.append("Prompts are encoded by the CPU, once a video: the device is too small for their network.")
+        told.append("What reads prompts is larger than the device, and visits it layer by layer, once a video.")
     told.append(
         f"A section takes about {_time(seconds.section)}: {_time(seconds.step)} a step, {_time(seconds.decoding)} to "
         f"decode. A minute of video is {sections} sections, about {_time(sections * seconds.section)}, and "

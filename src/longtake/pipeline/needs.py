@@ -51,7 +51,7 @@ class Need:
     placement: Placement
     decoding: Decoding
     tiling: Tiling  # of the codec; in parts it takes less memory, and the images are not quite the same
-    encoders: Literal["device", "host"]  # where prompts are encoded
+    encoders: Literal["device", "host"]  # where those of prompts are; from the host they visit layer by layer
     device: int  # at the fullest moment, without encoders
     host: int  # the same; what is pinned is in it
     pinned: int

@@ -81,5 +81,5 @@ def _how(config: Config, device: torch.device, need: Need) -> Loaded:
         storage=config.storage,
         fp8=config.fp8,
         rest=device.type != "cpu",
-        readers=device if need.encoders == "device" else "cpu",
+        visits=need.encoders == "host",
     )

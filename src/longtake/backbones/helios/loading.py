@@ -54,7 +54,7 @@ def load_helios(found: FoundModel, how: Loaded) -> Backbone:
     reports = adapt(placed(transformer, how.home), how)
 
     def prompts() -> PromptEncoder:
-        return load_prompts(found, settings.text_length, how.reads_on, dtype)
+        return load_prompts(found, settings.text_length, how)
 
     reader = LentPromptEncoder(prompts) if how.rest else prompts()
     backbone = Backbone.assemble(found.row.name, transformer, codec, reader, settings)

@@ -8,6 +8,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from transformers import SiglipImageProcessorPil, SiglipVisionModel
 
+from longtake.backbones.visiting import asked_on
+
 __all__ = ["ImageEncoder"]
 
 
@@ -21,6 +23,5 @@ class ImageEncoder:
     @torch.no_grad()
     def encode(self, picture: UInt8[np.ndarray, "H W 3"]) -> Float[Tensor, "1 n d"]:
         """The last hidden state of a picture that is cropped already: 729 tokens of 1152 in the released model."""
-        weight = next(self.siglip.parameters())
         pixels = self.processor(images=picture, return_tensors="pt")["pixel_values"]
-        return self.siglip(pixel_values=pixels.to(weight.device, weight.dtype)).last_hidden_state
+        return self.siglip(pixel_values=pixels.to(asked_on(self.siglip), self.siglip.dtype)).last_hidden_state

@@ -66,10 +66,10 @@ def load_hunyuan(found: FoundModel, how: Loaded) -> Backbone:
     encoders = {part.name for part in found.row.parts}
 
     def words() -> HunyuanPromptEncoder:
-        return _load_words(found, how.reads_on, dtype)
+        return _load_words(found, how)
 
     def images() -> ImageEncoder:
-        return _load_images(found, how.reads_on, dtype)
+        return _load_images(found, how)
 
     reader = HunyuanReader(words, images if "image_encoder" in encoders else None)
     backbone = Backbone.assemble(found.row.name, transformer, codec, reader, settings)
@@ -97,22 +97,21 @@ def _load_transformer(found: FoundModel, dtype: torch.dtype) -> Any:
         return kind.from_pretrained(path, torch_dtype=dtype, use_safetensors=True).eval()
 
 
-def _load_words(found: FoundModel, device: torch.device, dtype: torch.dtype) -> HunyuanPromptEncoder:
-    """Llama and CLIP in the precision of the network, float16 on a GPU as the official program has them."""
-    dtype = torch.float16 if device.type != "cpu" else dtype
+def _load_words(found: FoundModel, how: Loaded) -> HunyuanPromptEncoder:
+    dtype = how.reads_in
     with quiet():
         llama = LlamaModel.from_pretrained(found.path_of("text_encoder"), dtype=dtype, use_safetensors=True)
         clip = CLIPTextModel.from_pretrained(found.path_of("text_encoder_2"), dtype=dtype, use_safetensors=True)
     tokenizers = [AutoTokenizer.from_pretrained(found.path_of(name)) for name in ("tokenizer", "tokenizer_2")]
-    return HunyuanPromptEncoder(placed(llama, device), tokenizers[0], placed(clip, device), tokenizers[1])
+    return HunyuanPromptEncoder(how.to_read(llama), tokenizers[0], how.to_read(clip), tokenizers[1])
 
 
-def _load_images(found: FoundModel, device: torch.device, dtype: torch.dtype) -> ImageEncoder:
-    dtype = torch.float16 if device.type != "cpu" else dtype
+def _load_images(found: FoundModel, how: Loaded) -> ImageEncoder:
+    path = found.path_of("image_encoder")
     with quiet():
-        siglip = SiglipVisionModel.from_pretrained(found.path_of("image_encoder"), dtype=dtype, use_safetensors=True)
+        siglip = SiglipVisionModel.from_pretrained(path, dtype=how.reads_in, use_safetensors=True)
     processor = SiglipImageProcessorPil.from_pretrained(found.path_of("feature_extractor"))
-    return ImageEncoder(placed(siglip, device), processor)
+    return ImageEncoder(how.to_read(siglip), processor)
 
 
 def _skeleton(found: FoundModel) -> Any:

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, LlamaModel, PreTrainedTokenizerFast
 
 from longtake.backbones.prompts import PromptReport
+from longtake.backbones.visiting import asked_on
 from longtake.errors import ModelError
 
 __all__ = ["CLIP_LIMIT", "LENGTH", "LIMIT", "GuidedText", "HunyuanPromptEncoder", "HunyuanReport", "HunyuanText"]
@@ -105,7 +106,7 @@ class HunyuanPromptEncoder:
             raise ValueError(f"a length of {length}: a prompt may have {LIMIT} tokens")
         states = [self._states(prompt) for prompt in prompts]
         tokens = [torch.nn.functional.pad(state, (0, 0, 0, length - len(state))) for state in states]
-        sizes = torch.tensor([len(state) for state in states], device=self.llama.device)
+        sizes = torch.tensor([len(state) for state in states], device=asked_on(self.llama))
         return HunyuanText(
             tokens=torch.stack(tokens),
             mask=torch.arange(length, device=sizes.device) < sizes[:, None],
@@ -132,13 +133,13 @@ class HunyuanPromptEncoder:
         """Llama's hidden states of the tokens behind the template's."""
         text = TEMPLATE.replace("{}", prompt)
         read = self.tokenizer(text, truncation=True, max_length=CROP + LIMIT, return_tensors="pt")
-        numbers = read["input_ids"].to(self.llama.device)
+        numbers = read["input_ids"].to(asked_on(self.llama))
         return self.llama(input_ids=numbers, output_hidden_states=True).hidden_states[LAYER][0, CROP:]
 
     def _pooled(self, prompt: str) -> Float[Tensor, "1 p"]:
         """CLIP's state of the end mark."""
         read = self.clip_tokenizer(prompt, truncation=True, max_length=CLIP_LIMIT, return_tensors="pt")
-        return self.clip(input_ids=read["input_ids"].to(self.clip.device)).pooler_output
+        return self.clip(input_ids=read["input_ids"].to(asked_on(self.clip))).pooler_output
 
 
 def _report(
