@@ -60,7 +60,7 @@ def inspect_model(name_or_path: str | Path, places: Mapping[str, Path] | None = 
     """
     places = dict(places or {})
     found = present(locate(name_or_path, places))
-    beside = found.path_of("transformer").parent.glob("*")  # settings and codebooks
+    beside = found.folder.glob("*") if found.folder else ()  # settings and codebooks
     files = sorted({path for part in found.parts for path in part.files} | {path for path in beside if path.is_file()})
     stats = [(path, path.stat()) for path in files]
     stamps = tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
@@ -123,7 +123,7 @@ def _wan_outline(found: FoundModel) -> Outline:
     check_widths(found.row.name, codec.config["z_dim"], prompts.config.d_model, _widths(transformer))
     _check_eyes(found, transformer)
     kernels = trained_kernels(transformer.history_patch_embed.state_dict())
-    codebooks = codebook_sizes(found.path_of("transformer").parent)
+    codebooks = codebook_sizes(found.folder)
     return outline_of(found, settings, codec, transformer, kernels, codebooks)
 
 
@@ -136,14 +136,13 @@ def _load_wan(found: FoundModel, how: Loaded) -> Backbone:
         return load_prompts(found, settings.text_length, how.reads_on, dtype)
 
     words = LentPromptEncoder(prompts) if how.rest else prompts()
-    folder = found.path_of("transformer")
-    transformer = _transformer(folder, settings, how, found.row.parts[0].kind)
+    transformer = _transformer(found.path_of("transformer"), settings, how, found.row.parts[0].kind)
     width = read_json(found.path_of("text_encoder") / "config.json").get("d_model")
     check_widths(found.row.name, codec.channels, width, _widths(transformer))
     _check_eyes(found, transformer)
     reader = WanReader(words, lambda: _load_eyes(found, how.reads_on, dtype), codec) if _sees(found) else words
     reports = adapt(transformer, how)
-    codebooks = load_codebooks(folder.parent, codec, device)
+    codebooks = load_codebooks(found.folder, codec, device)
     backbone = Backbone.assemble(found.row.name, transformer, codec, reader, settings, codebooks)
     if settings.boundary:
         details = _transformer(found.path_of("transformer_2"), settings, how, found.row.parts[0].kind)

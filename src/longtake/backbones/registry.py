@@ -134,7 +134,7 @@ def _located(name: str, folder: Path, places: Mapping[str, Path]) -> FoundModel:
         kind = str(read_json(config).get("_class_name"))
         if kind in _TRANSFORMERS:
             row = MODELS[_TRANSFORMERS[kind]]
-            return find_parts(row, places={"transformer": folder, **places})
+            return replace(find_parts(row, places={"transformer": folder, **places}), folder=folder)
     index = read_json(folder / "model_index.json")
     kind = str(index.get("_class_name"))
     if kind not in _PIPELINES:
@@ -150,4 +150,4 @@ def _located(name: str, folder: Path, places: Mapping[str, Path]) -> FoundModel:
     if absent:
         raise ModelError(f"{folder}: the model lacks {', '.join(absent)}/")
     row = replace(row, name=name, parts=tuple(parts), settings=settings, buckets=())
-    return find_parts(row, places={str(folder): folder, **places})
+    return replace(find_parts(row, places={str(folder): folder, **places}), folder=folder)
