@@ -60,7 +60,7 @@ def inspect_model(name_or_path: str | Path, places: Mapping[str, Path] | None = 
     """
     places = dict(places or {})
     found = present(locate(name_or_path, places))
-    beside = found.folder.glob("*") if found.folder else ()  # settings and codebooks
+    beside = [*found.folder.glob("*"), *found.folder.glob("scheduler/*")] if found.folder else []
     files = sorted({path for part in found.parts for path in part.files} | {path for path in beside if path.is_file()})
     stats = [(path, path.stat()) for path in files]
     stamps = tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
@@ -82,8 +82,9 @@ def load_backbone(
 ) -> Backbone:
     """The model of that name, or in that folder.
 
-    A checkpoint without `longtake.json` gets the settings that its name stands for, or the default ones, and history
-    weights begun from its own patch embedding where it has none. `how` says more than `device` and `dtype` do.
+    A checkpoint without `longtake.json` gets the settings of the model known by name that it is or whose networks it
+    has, else those that its scheduler tells and the default ones; and history weights begun from its own patch
+    embedding where it has none. `how` says more than `device` and `dtype` do.
 
     Raises:
         ModelError: the model is unknown, incomplete, unsafe, of another architecture, or does not fit its configs; or a
@@ -91,7 +92,9 @@ def load_backbone(
     """
     how = how or Loaded(device, dtype)
     found = locate(name_or_path, how.places)
-    return replace(_LOADERS[found.row.family](present(found), how), name=str(name_or_path))
+    backbone = _LOADERS[found.row.family](present(found), how)
+    said = (found.remark,) if found.remark else ()
+    return replace(backbone, name=str(name_or_path), remarks=(*said, *backbone.remarks))
 
 
 def _transformer(path: Path, settings: BackboneSettings, how: Loaded, kind: str) -> WanTransformer3DModel:

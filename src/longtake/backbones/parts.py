@@ -62,6 +62,7 @@ class FoundModel:
     row: ModelRow
     parts: tuple[FoundPart, ...]
     folder: Path | None = None  # that is the model: what lies in it beside the parts belongs to the model, too
+    remark: str = ""  # which model known by name it was taken for
 
     @property
     def absent(self) -> tuple[FoundPart, ...]:
