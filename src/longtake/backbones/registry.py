@@ -158,8 +158,8 @@ def _located(name: str, folder: Path, places: Mapping[str, Path]) -> FoundModel:
 def _recognized(found: FoundModel, folder: Path, rows: Sequence[ModelRow], index: Mapping[str, Any]) -> FoundModel:
     """A model that says nothing of itself to longtake, with the settings of the one that has its networks.
 
-    Where none has them, a Wan has the default ones and what its scheduler tells. A scheduler is not asked otherwise:
-    those of the published repositories do not all have the shift that their publishers name.
+    Where none has them, a Wan has the default ones and what its scheduler tells. It is not asked otherwise: it has one
+    shift for all sizes.
     """
     known = recognize(found, rows)
     settings = known.settings if known else found.row.settings
