@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from longtake.backbones import MODELS, find_model, find_row, load_settings
+from longtake.backbones import MODELS, BackboneSettings, find_model, find_row, load_settings
 from longtake.backbones.hunyuan.buckets import BUCKETS
 from longtake.backbones.parts import stem_of
 from longtake.errors import ModelError
@@ -111,6 +111,11 @@ def test_a_row_says_what_a_model_is_for_and_under_which_licence(row):
     assert names[0] == "transformer"
 
 
+@rows
+def test_the_settings_of_a_row_can_be_a_longtake_json(row):
+    assert BackboneSettings.model_validate_json(row.settings.model_dump_json()) == row.settings
+
+
 def test_framepack_takes_what_it_lacks_from_two_other_repositories():
     for name in ("framepack-i2v", "framepack-f1"):
         _, *others = MODELS[name].repos
@@ -121,7 +126,7 @@ def test_framepack_takes_what_it_lacks_from_two_other_repositories():
 # Official shifts of windows of 1 to 5 latents at 1520 tokens a frame; 7 from 8798 tokens on.
 @pytest.mark.parametrize(("frames", "shift"), [(1, 2.04), (2, 2.64), (3, 3.42), (4, 4.42), (5, 5.72), (6, 7), (9, 7)])
 def test_framepacks_shift_follows_the_noisy_tokens(frames, shift):
-    assert round(MODELS["framepack-i2v"].settings.shift_at(1520 * frames), 2) == shift
+    assert round(MODELS["framepack-i2v"].settings.shift_at(1520 * frames, 640 * 608), 2) == shift
 
 
 def test_helios_is_told_the_layout_and_the_sampling_of_its_published_pipelines():
@@ -131,7 +136,7 @@ def test_helios_is_told_the_layout_and_the_sampling_of_its_published_pipelines()
         (60, "unipc_flow", 5.0),
         (6, "dmd", 1.0),
     ]
-    assert [round(row.shift_at(8640), 2) for row in rows] == [6.82, 6.82, 1.92]
+    assert [round(row.shift_at(8640, 384 * 640), 2) for row in rows] == [6.82, 6.82, 1.92]
     assert {(row.history_time, row.missing, row.gaps, row.schedules["vanilla"]) for row in rows} == {
         ("clean", "zeros", "clamped", "td_f1k1_x_f16k4f2k2f1k1_g9")
     }
@@ -139,10 +144,27 @@ def test_helios_is_told_the_layout_and_the_sampling_of_its_published_pipelines()
 
 def test_every_bucket_of_framepack_has_the_capped_shift_at_nine_frames():
     row = MODELS["framepack-i2v"]
-    assert {row.settings.shift_at(9 * (b.height // 16) * (b.width // 16)) for b in row.buckets} == {7.0}
+    assert {row.settings.shift_at(9 * b.height * b.width // 256, b.height * b.width) for b in row.buckets} == {7.0}
 
 
 def test_two_transformers_share_the_noise_levels_at_a_boundary():
     both = [row for row in MODELS.values() if "transformer_2" in [part.name for part in row.parts]]
     assert [row.name for row in both] == ["wan2.2-a14b"]
     assert [row for row in MODELS.values() if row.settings.boundary] == both
+
+
+# As diffusers' pipelines name it for Wan 2.1; Wan 2.2 has one for all sizes, in its publisher's configs.
+@pytest.mark.parametrize(
+    ("name", "height", "width", "shift"),
+    [
+        *(("wan2.1-t2v-1.3b", *size) for size in ((480, 832, 3.0), (832, 480, 3.0), (720, 1280, 5.0))),
+        *(("wan2.1-t2v-14b", *size) for size in ((480, 832, 3.0), (720, 1280, 5.0), (1280, 720, 5.0))),
+        *(("wan2.1-i2v-14b", *size) for size in ((480, 832, 3.0), (720, 1280, 5.0))),
+        *(("wan2.2-ti2v-5b", *size) for size in ((480, 832, 5.0), (704, 1280, 5.0))),
+        *(("wan2.2-a14b", *size) for size in ((480, 832, 12.0), (720, 1280, 12.0))),
+    ],
+)
+def test_a_wans_shift_follows_the_size(name, height, width, shift):
+    for frames in (1, 9):  # however many are made together
+        tokens = frames * (height // 16) * (width // 16)
+        assert MODELS[name].settings.shift_at(tokens, height * width) == shift

@@ -100,7 +100,7 @@ def test_a_plain_wan_checkpoint_gets_settings_and_fresh_history_weights(folder):
         folder / WEIGHTS, lambda s: [s.pop(name) for name in list(s) if name.startswith("history_patch_embed")]
     )
     backbone = load_backbone(folder)
-    assert backbone.settings == BackboneSettings()
+    assert backbone.settings == BackboneSettings(shift=3.0)  # of its scheduler
     assert set(backbone.patchify.proj) == {"k1h2w2", "k2h4w4", "k4h8w8"}
     assert torch.equal(backbone.patchify.proj["k1h2w2"].weight, backbone.transformer.patch_embedding.weight)
 

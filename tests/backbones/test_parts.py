@@ -6,8 +6,10 @@ import torch
 from huggingface_hub import constants, scan_cache_dir
 from huggingface_hub.utils import filter_repo_objects
 
-from longtake.backbones import MODELS, fetch, find_model, find_parts, load_backbone, manifest_of
+from longtake.backbones import MODELS, fetch, find_model, find_parts, inspect_model, load_backbone, manifest_of
 from longtake.backbones.fetching import patterns_of
+from longtake.backbones.outline import Loaded, settings_of
+from longtake.backbones.registry import locate
 from longtake.errors import ModelError, OutputError
 
 REPO = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
@@ -55,6 +57,22 @@ def test_a_model_of_one_repository_is_loaded_by_its_name(snapshot, tiny_backbone
     assert find_model(ROW.name) == snapshot
     ours, theirs = load_backbone(ROW.name).transformer, load_backbone(tiny_backbone_folder).transformer
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_a_longtake_json_is_of_the_folder_that_is_the_model_not_of_where_a_part_lies(snapshot, tmp_path):
+    other = shutil.copytree(snapshot, tmp_path / "other")
+    for steps, folder in ((5, snapshot), (7, other), (9, other / "transformer")):
+        (folder / "longtake.json").write_text(json.dumps({"steps": steps}))
+    (other / "codebooks.safetensors").write_bytes(b"of another codec")
+    file = other / TRANSFORMER
+    for name, steps in ((ROW.name, 5), (str(snapshot), 5), (str(other), 7)):
+        assert settings_of(locate(name)).steps == steps
+        assert settings_of(locate(name, {"transformer": file})).steps == steps
+    assert load_backbone(ROW.name, how=Loaded(places={"transformer": file.parent})).settings.steps == 5
+    assert inspect_model(ROW.name, {"transformer": file.parent}).codebooks == ()
+    everything = {part.name: other / part.name for part in ROW.parts}
+    assert settings_of(locate(ROW.name, everything)) == ROW.settings
+    assert settings_of(locate(ROW.name, {REPO: other})).steps == 7  # all of the model, as its repository has it
 
 
 def test_a_model_that_is_not_here_says_how_much_it_would_be_and_how_to_get_it(home):

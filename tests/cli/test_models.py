@@ -48,6 +48,7 @@ def test_a_model_is_shown_with_its_parts(home, capsys):
     ("name", "says"),
     [
         ("framepack-i2v", "25 (unipc), shift 1.9 at 1,000 noisy tokens, 7.0 at 10,000, guidance 1, distilled 10"),
+        ("wan2.1-t2v-14b", "50 (euler), shift 3 at 480 x 832, 5 at 720 x 1280, guidance 5"),
         ("wan2.2-a14b", "40 (euler), shift 12, guidance 4, 3 below sigma 0.875"),
     ],
 )

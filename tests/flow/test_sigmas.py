@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longtake.flow import FRAMEPACK_SHIFT, HELIOS_DISTILLED_SHIFT, HELIOS_SHIFT, shift_for, sigmas
+from longtake.flow import FRAMEPACK_SHIFT, HELIOS_DISTILLED_SHIFT, HELIOS_SHIFT, WAN_SHIFT, shift_for, sigmas
 
 # FramePack at 25 steps and shift 7, to four digits.
 FRAMEPACK_25 = [
@@ -46,3 +46,11 @@ def test_helios_shifts_by_the_same_line_and_its_distilled_model_by_the_line_itse
         assert math.log(shift_for(tokens, HELIOS_SHIFT)) == pytest.approx(shift_for(tokens, HELIOS_DISTILLED_SHIFT))
     assert shift_for(8640, HELIOS_SHIFT) == pytest.approx(shift_for(8640, FRAMEPACK_SHIFT))
     assert shift_for(20_000, HELIOS_SHIFT) > 7.0
+
+
+def test_wans_shift_grows_with_the_image_between_two_published_sizes_and_nowhere_else():
+    sides = [(96, 160), (480, 832), (544, 960), (640, 1136), (720, 1280), (1080, 1920)]
+    shifts = [WAN_SHIFT.at(height * width) for height, width in sides]
+    assert shifts[:2] == [3.0, 3.0]
+    assert 3.0 < shifts[2] < shifts[3] < 5.0
+    assert shifts[4:] == [5.0, 5.0]

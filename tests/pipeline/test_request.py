@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from longtake.backbones import BackboneSettings
 from longtake.errors import InputError, PlanError, ScheduleError
+from longtake.flow import WAN_SHIFT
 from longtake.pipeline import Config, Request
 from longtake.pipeline.request import read_request, resolve
 
@@ -82,6 +83,12 @@ def test_what_is_left_open_is_the_models_choice():
     for name in ("order", "gaps", "missing", "steps", "solver", "shift", "guidance", "guidance_rescale", "fps"):
         assert getattr(config, name) == getattr(settings, name), name
     assert (config.schedule, config.height, config.width) == ("g9_f1k1f2k2_td", 64, 96)
+
+
+def test_a_shift_that_grows_with_the_image_is_that_of_the_size_asked_for():
+    settings = SETTINGS.model_copy(update={"shift": WAN_SHIFT})
+    sizes = ({}, {"height": 720, "width": 1280}, {"height": 720, "width": 1280, "schedule": "f1k1_g1"})
+    assert [resolved(settings, **size).shift for size in sizes] == [3.0, 5.0, 5.0]
 
 
 def test_what_is_asked_for_is_followed():

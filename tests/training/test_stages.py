@@ -3,15 +3,18 @@
 import json
 import shutil
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 
 from helios import save_helios
-from longtake.backbones import load_backbone
+from longtake.backbones import MODELS, load_backbone
 from longtake.backbones.pixels import to_pixels
 from longtake.errors import ConfigError, ModelError
+from longtake.flow import SizeShift
 from longtake.toybox import write_clips
 from longtake.training import Logged, prepare, train
 from longtake.training.clips import open_clips
@@ -114,6 +117,31 @@ def test_a_published_wan_is_trained_with_prompts_of_its_own_length(tiny_backbone
     config = PRESETS["pack/tiny"].with_limits(steps=1, seconds=None, batch=1)
     assert load_backbone(model).prompts.text_length == 512 != config.text_length
     assert any("loss" in numbers for numbers in run(config, clips, tmp_path / "out", model))
+
+
+@pytest.mark.parametrize("name", ["wan2.2-ti2v-5b", "Wan-AI/Wan2.2-TI2V-5B-Diffusers"])
+def test_a_model_that_is_known_by_name_is_trained_with_its_own_settings(
+    tiny_backbone_folder, cache_in_hub, clips, tmp_path, monkeypatch, name
+):
+    plain = shutil.copytree(tiny_backbone_folder, tmp_path / "model")
+    (plain / "longtake.json").unlink()
+    cache_in_hub(tmp_path / "hub", "Wan-AI/Wan2.2-TI2V-5B-Diffusers", plain, "")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    config, row = PRESETS["pack/tiny"], MODELS["wan2.2-ti2v-5b"].settings
+    stage = prepare(config, clips / "train", clips / "held", Path(name), "cpu")
+    trained = {"schedules": config.schedules, "gaps": config.gaps}
+    assert stage.backbone.settings == row.model_copy(update=trained)
+    assert stage.shift == row.shift == 5.0
+
+
+def test_levels_are_shifted_as_the_model_wants_it_or_as_the_config_says(tiny_backbone_folder, clips, tmp_path):
+    plain = shutil.copytree(tiny_backbone_folder, tmp_path / "model")
+    change = {"shift": {"small": 2.0, "large": 9.0}}
+    (plain / "longtake.json").write_text(json.dumps(json.loads((plain / "longtake.json").read_text()) | change))
+    for shift, levels, kept in (("model", 2.0, SizeShift(2.0, 9.0)), (4.0, 4.0, 4.0)):
+        config = PRESETS["pack/tiny"].model_copy(update={"shift": shift})
+        stage = prepare(config, clips / "train", clips / "held", plain, "cpu")
+        assert (stage.shift, stage.backbone.settings.shift) == (levels, kept)
 
 
 def test_what_training_does_not_know_is_refused_before_clips_are_encoded(

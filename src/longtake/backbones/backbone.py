@@ -27,7 +27,7 @@ from longtake.backbones.settings import BackboneSettings
 from longtake.backbones.wan_images import WanReader
 from longtake.errors import ModelError
 from longtake.packing import Codebook, Discretization, Packed, Patchify, RopeAxes
-from longtake.schedule import Kernel, parse
+from longtake.schedule import Kernel, Schedule, parse
 
 __all__ = ["AnyCodec", "Backbone", "Reader", "kernels_of"]
 
@@ -112,6 +112,10 @@ class Backbone:
     def grid(self) -> tuple[int, int]:
         """Pixels of one token of the base kernel: height and width of an image are multiples of these."""
         return self.codec.spatial_ratio * self.axes.patch.h, self.codec.spatial_ratio * self.axes.patch.w
+
+    def shift_at(self, schedule: Schedule, h: int, w: int) -> float:
+        """The shift of the noise levels for a section of a schedule, its latents of `h` rows and `w` columns."""
+        return self.settings.shift_at(schedule.section_tokens(h, w), h * w * self.codec.spatial_ratio**2)
 
     def save(self, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
         """Writes a model folder that `load_backbone` and diffusers read.

@@ -1,7 +1,6 @@
 """The networks of a model without their weights: enough to count what they take, before any of it is fetched.
 
-A config that is here is believed. For what is not, the published configs are below, as the conversion scripts of
-diffusers write them; their parameters are those of the catalog, to the last one.
+A config that is here is believed; what is not here has the published one.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from torch import nn
 from longtake.backbones.catalog import MODELS, ModelRow, Part
 from longtake.backbones.outline import settings_of
 from longtake.backbones.parts import FoundPart, find_parts, stem_of
+from longtake.backbones.published import published_config
 from longtake.backbones.registry import find_model, locate
 from longtake.backbones.settings import BackboneSettings
 from longtake.backbones.skeletons import skeleton
@@ -26,35 +26,6 @@ from longtake.backbones.weights import read_json, read_shapes, weight_files
 from longtake.errors import ModelError
 
 __all__ = ["Blueprint", "blueprint_of", "published_codec", "published_transformer"]
-
-_FRAMEPACK = {"has_clean_x_embedder": True, "has_image_proj": True, "image_proj_dim": 1152}
-_TRANSFORMERS: dict[str, Mapping[str, Any]] = {  # what is not as in the class itself
-    "framepack-i2v": _FRAMEPACK,
-    "framepack-f1": _FRAMEPACK,
-    "wan2.1-t2v-1.3b": {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30},
-    "wan2.1-i2v-14b": {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120},
-    "wan2.2-ti2v-5b": {
-        "num_attention_heads": 24,
-        "ffn_dim": 14336,
-        "num_layers": 30,
-        "in_channels": 48,
-        "out_channels": 48,
-    },
-}
-_CODECS: dict[str, Mapping[str, Any]] = {
-    "wan2.2-ti2v-5b": {
-        "base_dim": 160,
-        "decoder_base_dim": 256,
-        "z_dim": 48,
-        "is_residual": True,
-        "in_channels": 12,
-        "out_channels": 12,
-        "patch_size": 2,
-        "scale_factor_spatial": 16,
-        "latents_mean": [0.0] * 48,
-        "latents_std": [1.0] * 48,
-    },
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +38,7 @@ class Blueprint:
     encoders: tuple[int, ...]  # parameters of each encoder of prompts and images
     settings: BackboneSettings
     transformers: int = 1  # of this shape; a second one takes over at some noise level
+    remark: str = ""  # which model known by name a folder was taken for
 
     @property
     def spatial_ratio(self) -> int:
@@ -117,13 +89,13 @@ def blueprint_of(
 
 def published_transformer(row: ModelRow) -> nn.Module:
     """The transformer of a published model, on the meta device."""
-    return _built(Path(row.name), row.parts[0].kind, _TRANSFORMERS.get(row.name, {}))
+    return _built(Path(row.name), row.parts[0].kind, published_config(row, row.parts[0]))
 
 
 def published_codec(row: ModelRow) -> nn.Module:
     """The autoencoder of a published model, on the meta device."""
     (part,) = [part for part in row.parts if part.name == "vae"]
-    return _built(Path(row.name), part.kind, _CODECS.get(row.name, {}))
+    return _built(Path(row.name), part.kind, published_config(row, part))
 
 
 def _of_row(row: ModelRow, places: Mapping[str, Path]) -> Blueprint:
@@ -151,13 +123,15 @@ def _of_row(row: ModelRow, places: Mapping[str, Path]) -> Blueprint:
 
 def _of_folder(name: str, folder: Path) -> Blueprint:
     encoders = sorted(path for path in folder.iterdir() if path.is_dir() and "encoder" in path.name)
+    transformer, codec, found = _in(folder / "transformer"), _in(folder / "vae"), locate(name)
     return Blueprint(
         name=name,
-        transformer=_in(folder / "transformer"),
-        codec=_in(folder / "vae"),
+        transformer=transformer,
+        codec=codec,
         encoders=tuple(map(_parameters, encoders)),
-        settings=settings_of(locate(name)),
+        settings=settings_of(found),
         transformers=1 + (folder / "transformer_2").is_dir(),
+        remark=found.remark,
     )
 
 

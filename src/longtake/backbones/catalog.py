@@ -14,7 +14,7 @@ from longtake.backbones.helios.anchor import SCHEDULE
 from longtake.backbones.helios.sampling import SAMPLINGS
 from longtake.backbones.hunyuan.buckets import BUCKETS, Bucket
 from longtake.backbones.settings import BackboneSettings
-from longtake.flow import FRAMEPACK_SHIFT
+from longtake.flow import FRAMEPACK_SHIFT, WAN_SHIFT, SizeShift
 from longtake.plan import INVERTED, VANILLA
 
 __all__ = ["MODELS", "ModelRow", "Part"]
@@ -148,7 +148,9 @@ def _wan_transformer(
     return Part(name, repo, name, "WanTransformer3DModel", parameters, width, seen)
 
 
-def _base(shift: float, bucket: Bucket, guidance: float, steps: int = 50, fps: float = 16.0) -> BackboneSettings:
+def _base(
+    shift: float | SizeShift, bucket: Bucket, guidance: float, steps: int = 50, fps: float = 16.0
+) -> BackboneSettings:
     """The defaults of an untrained model in all that concerns history, the publisher's in what does not."""
     return BackboneSettings(
         shift=shift, guidance=guidance, steps=steps, fps=fps, height=bucket.height, width=bucket.width
@@ -256,7 +258,7 @@ _ROWS = (
         parts=_wan_parts(
             _WAN_13B, (_wan_transformer(_WAN_13B, 1_418_996_800, 4, seen=True),), 4, _WAN_CODEC, seen=True
         ),
-        settings=_base(3.0, _SIZES_480[0], guidance=5.0),  # at 720 the shift is 5
+        settings=_base(WAN_SHIFT, _SIZES_480[0], guidance=5.0),
         buckets=_SIZES_480,
         licence=_APACHE,
     ),
@@ -266,7 +268,7 @@ _ROWS = (
         use="base",
         family="wan",
         parts=_wan_parts(_WAN_14B, (_wan_transformer(_WAN_14B, 14_288_491_584, 4),), 4, _WAN_CODEC, seen=True),
-        settings=_base(5.0, _SIZES_720[0], guidance=5.0),  # at 480 the shift is 3
+        settings=_base(WAN_SHIFT, _SIZES_720[0], guidance=5.0),
         buckets=(*_SIZES_480, *_SIZES_720),
         licence=_APACHE,
     ),
@@ -280,7 +282,7 @@ _ROWS = (
             Part("image_encoder", _WAN_I2V, "image_encoder", "CLIPVisionModel", 630_766_080, 4),  # 2.52 GB in a mirror
             Part("image_processor", _WAN_I2V, "image_processor", "processor"),
         ),
-        settings=_base(3.0, _SIZES_480[0], guidance=5.0),
+        settings=_base(WAN_SHIFT, _SIZES_480[0], guidance=5.0),
         buckets=_SIZES_480,
         licence=_APACHE,
     ),

@@ -18,10 +18,11 @@ __all__ = ["CODEBOOKS", "check_sizes", "codebook_sizes", "load_codebooks", "save
 CODEBOOKS = "codebooks.safetensors"
 
 
-def codebook_sizes(folder: Path) -> tuple[int, ...]:
-    """How many words each of a model's codebooks has, rising."""
-    path = folder / CODEBOOKS
-    return tuple(sorted(shape[0] for shape in read_shapes([path]).values())) if path.is_file() else ()
+def codebook_sizes(folder: Path | None) -> tuple[int, ...]:
+    """How many words each of the codebooks in a model's folder has, rising."""
+    if folder is None or not (path := folder / CODEBOOKS).is_file():
+        return ()
+    return tuple(sorted(shape[0] for shape in read_shapes([path]).values()))
 
 
 def check_sizes(model: str, sizes: Mapping[str, int], there: Sequence[int]) -> None:
@@ -36,14 +37,13 @@ def check_sizes(model: str, sizes: Mapping[str, int], there: Sequence[int]) -> N
             raise ModelError(f"{model}: the model has no codebook of {size} words; {has}")
 
 
-def load_codebooks(folder: Path, codec: Codec, device: torch.device | str = "cpu") -> dict[int, Codebook]:
-    """The codebooks of a model by their size; none where the model has none.
+def load_codebooks(folder: Path | None, codec: Codec, device: torch.device | str = "cpu") -> dict[int, Codebook]:
+    """The codebooks in a model's folder by their size; none where there are none, or no folder.
 
     Raises:
         ModelError: they were made of another codec's latents.
     """
-    path = folder / CODEBOOKS
-    if not path.is_file():
+    if folder is None or not (path := folder / CODEBOOKS).is_file():
         return {}
     if read_note(path).get("codec") != codec.fingerprint:
         raise ModelError(

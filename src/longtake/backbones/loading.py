@@ -60,7 +60,7 @@ def inspect_model(name_or_path: str | Path, places: Mapping[str, Path] | None = 
     """
     places = dict(places or {})
     found = present(locate(name_or_path, places))
-    beside = found.path_of("transformer").parent.glob("*")  # settings and codebooks
+    beside = [*found.folder.glob("*"), *found.folder.glob("scheduler/*")] if found.folder else []
     files = sorted({path for part in found.parts for path in part.files} | {path for path in beside if path.is_file()})
     stats = [(path, path.stat()) for path in files]
     stamps = tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
@@ -83,8 +83,9 @@ def load_backbone(
 ) -> Backbone:
     """The model of that name, or in that folder.
 
-    A checkpoint without `longtake.json` gets the settings that its name stands for, or the default ones, and history
-    weights begun from its own patch embedding where it has none. `how` says more than `device` and `dtype` do.
+    A checkpoint without `longtake.json` gets the settings of the model known by name that it is or whose networks it
+    has, else those that its scheduler tells and the default ones; and history weights begun from its own patch
+    embedding where it has none. `how` says more than `device` and `dtype` do.
 
     Raises:
         ModelError: the model is unknown, incomplete, unsafe, of another architecture, or does not fit its configs; or a
@@ -92,7 +93,9 @@ def load_backbone(
     """
     how = how or Loaded(device, dtype)
     found = locate(name_or_path, how.places)
-    return replace(_LOADERS[found.row.family](present(found), how), name=str(name_or_path))
+    backbone = _LOADERS[found.row.family](present(found), how)
+    said = (found.remark,) if found.remark else ()
+    return replace(backbone, name=str(name_or_path), remarks=(*said, *backbone.remarks))
 
 
 def _transformer(path: Path, settings: BackboneSettings, how: Loaded, kind: str) -> WanTransformer3DModel:
@@ -125,7 +128,7 @@ def _wan_outline(found: FoundModel) -> Outline:
     check_widths(found.row.name, codec.config["z_dim"], prompts.config.d_model, _widths(transformer))
     _check_eyes(found, transformer)
     kernels = trained_kernels(transformer.history_patch_embed.state_dict())
-    codebooks = codebook_sizes(found.path_of("transformer").parent)
+    codebooks = codebook_sizes(found.folder)
     return outline_of(found, settings, codec, transformer, kernels, codebooks)
 
 
@@ -138,14 +141,13 @@ def _load_wan(found: FoundModel, how: Loaded) -> Backbone:
         return load_prompts(found, settings.text_length, how)
 
     words = LentPromptEncoder(prompts) if how.rest else prompts()
-    folder = found.path_of("transformer")
-    transformer = _transformer(folder, settings, how, found.row.parts[0].kind)
+    transformer = _transformer(found.path_of("transformer"), settings, how, found.row.parts[0].kind)
     width = read_json(found.path_of("text_encoder") / "config.json").get("d_model")
     check_widths(found.row.name, codec.channels, width, _widths(transformer))
     _check_eyes(found, transformer)
     reader = WanReader(words, lambda: _load_eyes(found, how), codec) if _sees(found) else words
     reports = adapt(transformer, how)
-    codebooks = load_codebooks(folder.parent, codec, device)
+    codebooks = load_codebooks(found.folder, codec, device)
     backbone = Backbone.assemble(found.row.name, transformer, codec, reader, settings, codebooks)
     if settings.boundary:
         details = _transformer(found.path_of("transformer_2"), settings, how, found.row.parts[0].kind)

@@ -80,11 +80,10 @@ class Loaded:
 
 
 def settings_of(found: FoundModel) -> BackboneSettings:
-    """The settings of a model: those in its `longtake.json`, else those of its row and of its scheduler."""
-    path, own = found.path_of("transformer"), found.row.settings
-    home = path.parent if path.is_file() or found.row.parts[0].folder else path
-    if (home / SETTINGS).is_file():
-        return load_settings(home)
+    """The settings of a model: those in the `longtake.json` of its folder, else those of its row and its scheduler."""
+    own = found.row.settings
+    if found.folder and (found.folder / SETTINGS).is_file():
+        return load_settings(found.folder)
     return own if own.sampling is None else _scheduled(own, own.sampling, found.path_of("scheduler"))
 
 

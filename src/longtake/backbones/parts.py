@@ -61,6 +61,8 @@ class FoundModel:
 
     row: ModelRow
     parts: tuple[FoundPart, ...]
+    folder: Path | None = None  # that is the model: what lies in it beside the parts belongs to the model, too
+    remark: str = ""  # which model known by name it was taken for
 
     @property
     def absent(self) -> tuple[FoundPart, ...]:
@@ -128,7 +130,10 @@ def find_parts(row: ModelRow, home: Path | None = None, places: Mapping[str, Pat
     for name in places:
         if name not in known:
             raise ModelError(f"{row.name} has no part {name!r}; it has {', '.join(part.name for part in row.parts)}")
-    return FoundModel(row, tuple(_find(row, part, home, places) for part in row.parts))
+    parts = tuple(_find(row, part, home, places) for part in row.parts)
+    own = (one for one in parts if one.part.repo == row.parts[0].repo and one.part.name not in places)
+    folders = (one.path.parent if one.part.folder else one.path for one in own if one.path)
+    return FoundModel(row, parts, next(folders, None))
 
 
 def stem_of(part: Part) -> str:

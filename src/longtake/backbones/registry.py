@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
 from longtake.backbones.catalog import MODELS, ModelRow
+from longtake.backbones.outline import SETTINGS
 from longtake.backbones.parts import FoundModel, find_parts
+from longtake.backbones.published import recognize
 from longtake.backbones.settings import BackboneSettings
 from longtake.backbones.weights import PICKLES, read_json
 from longtake.errors import ModelError
 
 __all__ = ["find_model", "find_row", "locate", "present", "said_bytes"]
 
-# The row that says which parts a pipeline's folder has; how it wants to be used is not always that row's.
+# The models that a pipeline's folder can be of; their parts, by the number of transformers, are those of its folder.
 _PIPELINES = {
-    "WanPipeline": "wan2.1-t2v-1.3b",
-    "WanImageToVideoPipeline": "wan2.1-i2v-14b",
-    "HunyuanVideoFramepackPipeline": "framepack-i2v",
-    "HunyuanVideoPipeline": "hunyuanvideo",
-    "HeliosPipeline": "helios-base",
-    "HeliosPyramidPipeline": "helios-mid",
+    "WanPipeline": ("wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-ti2v-5b", "wan2.2-a14b"),
+    "WanImageToVideoPipeline": ("wan2.1-i2v-14b", "wan2.2-a14b"),
+    "HunyuanVideoFramepackPipeline": ("framepack-i2v",),
+    "HunyuanVideoPipeline": ("hunyuanvideo",),
+    "HeliosPipeline": ("helios-base",),
+    "HeliosPyramidPipeline": ("helios-mid",),
 }
 _TRANSFORMERS = {  # alone in a folder, as FramePack is published
     "HunyuanVideoFramepackTransformer3DModel": "framepack-i2v",
@@ -134,20 +137,57 @@ def _located(name: str, folder: Path, places: Mapping[str, Path]) -> FoundModel:
         kind = str(read_json(config).get("_class_name"))
         if kind in _TRANSFORMERS:
             row = MODELS[_TRANSFORMERS[kind]]
-            return find_parts(row, places={"transformer": folder, **places})
+            remark = f"taken for {row.name}; framepack-f1 would be: --model framepack-f1 --part transformer={folder}"
+            return replace(find_parts(row, places={"transformer": folder, **places}), folder=folder, remark=remark)
     index = read_json(folder / "model_index.json")
     kind = str(index.get("_class_name"))
     if kind not in _PIPELINES:
         raise ModelError(f"{folder}: model_index.json says {kind}; longtake knows {', '.join(_PIPELINES)}")
-    row = MODELS["helios-distilled" if index.get("is_distilled") else _PIPELINES[kind]]
-    settings = BackboneSettings() if row.family == "wan" else row.settings
-    if (index.get("transformer_2") or [None])[0] is not None:
-        row = MODELS["wan2.2-a14b"]
-        boundary = index.get("boundary_ratio") or row.settings.boundary
-        settings = row.settings.model_copy(update={"boundary": boundary})
+    rows = [MODELS[known] for known in (("helios-distilled",) if index.get("is_distilled") else _PIPELINES[kind])]
+    second = (index.get("transformer_2") or [None])[0] is not None
+    row = next((row for row in rows if bool(row.settings.boundary) == second), rows[0])
     parts = [replace(part, repo=str(folder), folder=part.name) for part in row.parts]
     absent = [part.name for part in parts if part.name not in places and not (folder / part.name).is_dir()]
     if absent:
         raise ModelError(f"{folder}: the model lacks {', '.join(absent)}/")
-    row = replace(row, name=name, parts=tuple(parts), settings=settings, buckets=())
-    return find_parts(row, places={str(folder): folder, **places})
+    row = replace(row, name=name, parts=tuple(parts), buckets=())
+    found = replace(find_parts(row, places={str(folder): folder, **places}), folder=folder)
+    return found if (folder / SETTINGS).is_file() else _recognized(found, folder, rows, index)
+
+
+def _recognized(found: FoundModel, folder: Path, rows: Sequence[ModelRow], index: Mapping[str, Any]) -> FoundModel:
+    """A model that says nothing of itself to longtake, with the settings of the one that has its networks.
+
+    Where none has them, a Wan has the default ones and what its scheduler tells. It is not asked otherwise: it has one
+    shift for all sizes.
+    """
+    known = recognize(found, rows)
+    settings = known.settings if known else found.row.settings
+    if known is None and found.row.family == "wan":
+        settings = BackboneSettings() if not settings.boundary else settings
+        settings = settings.model_copy(update=_scheduled(folder / "scheduler" / "scheduler_config.json"))
+    if settings.boundary:
+        settings = settings.model_copy(update={"boundary": index.get("boundary_ratio") or settings.boundary})
+    row = replace(found.row, settings=settings, buckets=known.buckets if known else ())
+    remark = f"its networks are those of {known.name}, and it is used as that is" if known else ""
+    return replace(found, row=row, remark=remark)
+
+
+def _scheduled(path: Path) -> dict[str, float]:
+    """What the config of a scheduler tells; nothing where there is none.
+
+    Raises:
+        ModelError: it is of a model that predicts something else than a flow.
+    """
+    if not path.is_file():
+        return {}
+    config = read_json(path)
+    predicts = config.get("prediction_type", "flow_prediction")
+    if predicts != "flow_prediction":
+        raise ModelError(f"{path}: prediction_type {predicts!r}: longtake knows 'flow_prediction'")
+    shift = config.get("flow_shift", config.get("shift"))
+    if shift is None or config.get("use_dynamic_shifting"):
+        return {}
+    if not isinstance(shift, int | float) or shift <= 0:
+        raise ModelError(f"{path}: a shift of {shift!r}: expected a number above 0")
+    return {"shift": float(shift)}

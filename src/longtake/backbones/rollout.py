@@ -43,8 +43,7 @@ def roll_out(
         each = zip(start.split(1), prompts, seeds, strict=True)
         alone = (roll_out(backbone, plan, s, [p], [n], steps, solver, discretization, reading) for s, p, n in each)
         return torch.cat(list(alone))
-    shift = settings.shift_at(plan.schedule.section_tokens(*start.shape[3:]))
-    levels = sigmas(steps or settings.steps, shift)
+    levels = sigmas(steps or settings.steps, backbone.shift_at(plan.schedule, *start.shape[3:]))
     history = History(discretization=discretization)
     history.remember((0,), start, exact=True)
     for section in plan.sections:

@@ -60,7 +60,7 @@ def save_model(
         _save_weights(text_state, folder / "text_encoder", "model", dtype)
         prompts.encoder.config.save_pretrained(folder / "text_encoder")
         prompts.tokenizer.save_pretrained(folder / "tokenizer")
-        shift = settings.shift if isinstance(settings.shift, float) else settings.shift_at(9 * 1560)
+        shift = settings.shift_at(9 * 1560, settings.height * settings.width)
         FlowMatchEulerDiscreteScheduler(shift=shift).save_pretrained(folder / "scheduler")
         (folder / "model_index.json").write_text(json.dumps(_INDEX, indent=2) + "\n", encoding="utf-8")
         (folder / "longtake.json").write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")

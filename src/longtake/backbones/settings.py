@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from longtake.errors import PlanError, ScheduleError
-from longtake.flow import DirectShift, LinearShift, Sampling, shift_for
+from longtake.flow import DirectShift, LinearShift, Sampling, SizeShift, shift_for
 from longtake.plan import BOTH_SIDES, INVERTED, Gaps, Manner, find_order, order_of
 from longtake.schedule import parse
 
@@ -38,7 +38,7 @@ class BackboneSettings(BaseModel):
     history_without: Without = "drop"  # what stands for no history: made frames at this sigma, or zeros
     steps: int = Field(default=30, gt=0)
     solver: Literal["euler", "unipc", "unipc_flow", "dmd"] = "euler"
-    shift: Annotated[float, Field(gt=0)] | LinearShift | DirectShift = 5.0  # of the noise levels, or their rule
+    shift: Annotated[float, Field(gt=0)] | LinearShift | DirectShift | SizeShift = 5.0  # of noise levels, or a rule
     sampling: Sampling | None = None  # from coarse to fine, if so; it stands for steps, solver and shift
     guidance: float = Field(default=5.0, ge=1)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
@@ -70,6 +70,6 @@ class BackboneSettings(BaseModel):
             raise ValueError(f"order {self.order!r} has no schedule; there are {', '.join(self.schedules)}")
         return self
 
-    def shift_at(self, tokens: int) -> float:
-        """The shift of the noise levels for a section of so many tokens."""
-        return shift_for(tokens, self.shift)
+    def shift_at(self, tokens: int, pixels: int) -> float:
+        """The shift of the noise levels for a section of so many tokens, its images of so many pixels."""
+        return self.shift.at(pixels) if isinstance(self.shift, SizeShift) else shift_for(tokens, self.shift)

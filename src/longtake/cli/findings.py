@@ -79,7 +79,7 @@ def draw_model(one: Checkup, machine: Machine) -> str:
     counts = " + ".join(str(stage.steps) for stage in work.stages)
     sizes = " from coarse to fine" if len(each) > 1 else ""
     rows = {
-        "model": one.name,
+        "model": one.name if not one.blueprint.remark else f"{one.name}: {one.blueprint.remark}",
         "size": f"{work.size.height} x {work.size.width} (height x width){_sizes(one)}",
         "section": f"{work.images} images, {work.images / fps:.2g} s of video; {one.schedule}",
         "tokens": f"{tokens.sequence:,}: {parts}{across}",

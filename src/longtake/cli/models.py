@@ -114,10 +114,15 @@ def _details(found: FoundModel) -> str:
 
 
 def _shift(settings: BackboneSettings) -> str:
-    """How noise levels are shifted: by a number, or by one that grows with the tokens of a section."""
+    """How noise levels are shifted: by a number, or by one that grows with an image or the tokens of a section."""
+    from longtake.flow import SizeShift
+
     if isinstance(settings.shift, float):
         return f"shift {settings.shift:g}"
-    few, many = (settings.shift_at(tokens) for tokens in (1_000, 10_000))
+    if isinstance(settings.shift, SizeShift):
+        return f"shift {settings.shift.small:g} at 480 x 832, {settings.shift.large:g} at 720 x 1280"
+    pixels = settings.height * settings.width
+    few, many = (settings.shift_at(tokens, pixels) for tokens in (1_000, 10_000))
     return f"shift {few:.1f} at 1,000 noisy tokens, {many:.1f} at 10,000"
 
 

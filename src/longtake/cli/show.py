@@ -218,16 +218,18 @@ def _orders(options: Options, defaults: _Defaults, format: Format) -> _Drawing:
 
 
 def _defaults_of(name: str) -> _Defaults:
-    from longtake.backbones import find_model, load_settings
+    from longtake.backbones import find_model
+    from longtake.backbones.outline import settings_of
+    from longtake.backbones.registry import locate
 
     folder = find_model(name)
-    settings = load_settings(folder)
     try:
         codec = json.loads((folder / "vae" / "config.json").read_text())
         _, *patch = json.loads((folder / "transformer" / "config.json").read_text())["patch_size"]
         ratios = codec.get("scale_factor_spatial", 8), codec.get("scale_factor_temporal", 4)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: not a whole model folder ({error})") from error
+    settings = settings_of(locate(name))
     format = Format(settings.height, settings.width, settings.fps, *ratios)
     return _Defaults(format, (patch[0], patch[1]), settings.gaps, settings.missing)
 

@@ -13,9 +13,11 @@ __all__ = [
     "FRAMEPACK_SHIFT",
     "HELIOS_DISTILLED_SHIFT",
     "HELIOS_SHIFT",
+    "WAN_SHIFT",
     "DirectShift",
     "LinearShift",
     "Shift",
+    "SizeShift",
     "shift_for",
     "shifted",
     "sigmas",
@@ -55,11 +57,31 @@ class DirectShift:
     start: float
 
 
+@dataclass(frozen=True, slots=True)
+class SizeShift:
+    """A shift that grows with the pixels of an image: `small` up to 480 x 832, `large` from 720 x 1280 on.
+
+    Between these it is on a line.
+
+    >>> WAN_SHIFT.at(480 * 832), WAN_SHIFT.at(720 * 1280), round(WAN_SHIFT.at(544 * 960), 2)
+    (3.0, 5.0, 3.47)
+    """
+
+    small: float
+    large: float
+
+    def at(self, pixels: int) -> float:
+        """The shift for images of so many pixels."""
+        way = (pixels - 480 * 832) / (720 * 1280 - 480 * 832)
+        return self.small + min(max(way, 0.0), 1.0) * (self.large - self.small)
+
+
 Shift = LinearShift | DirectShift | float
 
 # 0.5 at 256 tokens, 1.15 at 4096, as Flux has it; FramePack cuts the shift at 7.
 FRAMEPACK_SHIFT = LinearShift(slope=0.65 / 3840, start=0.5 - 256 * 0.65 / 3840, most=7.0)
 HELIOS_SHIFT = LinearShift(FRAMEPACK_SHIFT.slope, FRAMEPACK_SHIFT.start, most=math.inf)
+WAN_SHIFT = SizeShift(small=3.0, large=5.0)  # Wan 2.1's, as diffusers' pipelines name it
 HELIOS_DISTILLED_SHIFT = DirectShift(FRAMEPACK_SHIFT.slope, FRAMEPACK_SHIFT.start)
 
 

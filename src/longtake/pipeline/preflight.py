@@ -83,8 +83,7 @@ def _files(found: FoundModel) -> Iterator[tuple[str, Path]]:
     for one in found.parts:
         for path in one.files:
             yield f"{one.part.name}/{path.name}", path
-    home = found.path_of("transformer").parent
-    for path in sorted(home.glob("*")):
+    for path in sorted(found.folder.glob("*")) if found.folder else ():
         if path.name in ("longtake.json", "codebooks.safetensors"):
             yield path.name, path
 

@@ -499,7 +499,7 @@ def resolve(
         steps=sampling.steps if sampling else request.steps or settings.steps,
         solver=sampling.usual.solver if sampling else request.solver or solver,
         noise="running" if official else "section",
-        shift=settings.shift_at(schedule.generated * (height // grid[0]) * (width // grid[1])),
+        shift=settings.shift_at(schedule.generated * (height // grid[0]) * (width // grid[1]), height * width),
         sampling=sampling,
         guidance=_or(request.guidance, settings.guidance),
         guidance_rescale=settings.guidance_rescale,

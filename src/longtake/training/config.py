@@ -141,7 +141,7 @@ class SectionConfig(StageLimits):
     use: UseConfig = UseConfig()
     corruption: CorruptionConfig = CorruptionConfig()
     discrete: DiscreteConfig = DiscreteConfig()
-    shift: float = 3.0
+    shift: Annotated[float, Field(gt=0)] | Literal["model"] = "model"  # of noise levels; that of a new model is 3
     uniform_share: float = 0.1  # of noise levels drawn evenly; the rest are logit-normal
     caption_drop: float = 0.1
     word_drop: float = 0.02

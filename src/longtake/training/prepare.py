@@ -58,7 +58,7 @@ def prepare(
         raise ConfigError(f"stage {config.stage} needs --model: a folder with a codec (base) or a base model (pack)")
     place, dtype = torch.device(device), getattr(torch, config.dtype)
     if (folder / "transformer").exists():
-        backbone = load_backbone(folder, device=device, dtype=dtype)
+        backbone = load_backbone(str(model), device=device, dtype=dtype)  # a name says more than its folder
         _check_trainable(backbone, model, train)
     else:
         backbone = _new_backbone(config, load_codec(folder / "vae", device=device, dtype=dtype), train, place, dtype)
@@ -104,8 +104,9 @@ def _check_trainable(backbone: Backbone, model: Path | None, clips: Clips) -> No
 def _settings(config: SectionConfig, before: BackboneSettings) -> BackboneSettings:
     """What the model is trained for, and what it keeps of the settings that it had."""
     order = before.order if order_of(before.order) in config.schedules else next(iter(config.schedules))
-    trained = {"schedules": config.schedules, "gaps": config.gaps, "shift": config.shift, "order": order}
-    return BackboneSettings.model_validate({**before.model_dump(), **trained, **config.use.settings})
+    trained = {"schedules": config.schedules, "gaps": config.gaps, "order": order}
+    shift = {} if config.shift == "model" else {"shift": config.shift}
+    return BackboneSettings.model_validate({**before.model_dump(), **trained, **shift, **config.use.settings})
 
 
 def _new_backbone(
@@ -121,7 +122,7 @@ def _new_backbone(
         gaps=config.gaps,
         order=next(iter(config.schedules)),
         steps=8,
-        shift=config.shift,
+        shift=3.0 if config.shift == "model" else config.shift,
         guidance=1.0,
         fps=12.0,
         height=clips.height,

@@ -40,6 +40,7 @@ class SectionStage(Stage):
         self.prompts = backbone.prompts
         self.transformer, self.text_encoder = backbone.transformer, self.prompts.encoder
         self.device, self.dtype = tracks.latents.device, getattr(torch, config.dtype)
+        self.shift = backbone.shift_at(parse(next(iter(config.schedules.values()))), *tracks.latents.shape[3:])
         self.numbers = self._tokenize(tracks)
         self.held_out_numbers = self._tokenize(held_out)
         self.nothing = self._tokens([""])[0]
@@ -125,7 +126,7 @@ class SectionStage(Stage):
         numbers = self.numbers[chosen, window.place, wording]
         numbers = self._drop_words(numbers, generator)
         target = frames[:, :, window.made]
-        sigma = draw_sigmas(c.batch, generator, c.shift, c.uniform_share)
+        sigma = draw_sigmas(c.batch, generator, self.shift, c.uniform_share)
         noise = torch.randn(target.shape, generator=generator, device=self.device, dtype=torch.float32)
         noisy = interpolate(target.float(), noise, sigma)
         size = int(draw.choice(self.sizes)) if self.sizes and draw.random() < c.discrete.share else 0
