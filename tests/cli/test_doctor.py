@@ -111,11 +111,11 @@ def test_a_laptop_is_told_how_framepack_would_be_placed():
     for line in (
         "memory     6.0 GiB, of which 5.8 GiB are free",
         "size       640 x 608 (height x width), one of 14 that it was made for",
-        ">  streamed-tables      halves     5.4  25.9    16.9     10 min",
+        ">  streamed-tables      halves     5.4  25.9    16.9      9 min",
         "> streamed-tables is how it would be placed.",
     ):
         assert line in page.splitlines()
-    assert "Prompts are encoded by the CPU" in page
+    assert "What reads prompts is larger than the device" in page
     assert_readable("\n".join(line for line in page.splitlines() if not line.startswith("videos")))
 
 

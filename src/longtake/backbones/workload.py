@@ -49,8 +49,9 @@ SIGLIP_TOKENS, CLIP_TOKENS = 729, 257  # of one picture: 27 x 27, and 16 x 16 an
 
 # Bytes that pass the memory of the device beside the matrix products: so many times each token's vector in each block,
 # norms, rotations, gates and copies together. The eager step of the 13 B network on an H100 takes 1.153 s, of which its
-# products take 0.764 at the rates measured beside it; the rest at 3.00 TB/s is this. Compiled blocks have 51 of it.
-TRAFFIC = 171.0
+# products take 0.764 at the rates measured beside it; the rest at 3.00 TB/s is this. Compiled blocks have 51 of it, and
+# fused ones so much that an H200 makes the step in 0.830 s, as it did, whose products would take 0.763 at its rates.
+TRAFFIC, FUSED_TRAFFIC = 171.0, 31.0
 
 Tiling = Literal["whole", "halves", "tiles"]  # of HunyuanVideo's pictures: not, few of up to 384 pixels, many of 256
 _HALF, _OVERLAP, _TILE = 384, 64, 256  # pixels of a side
@@ -134,11 +135,16 @@ def operations_of(network: nn.Module, tokens: Tokens) -> Operations:
     return Operations(linear, attention)
 
 
-def traffic_of(network: nn.Module, tokens: Tokens) -> float:
-    """Bytes that pass the device's memory in one forward beside the matrix products."""
+def traffic_of(network: nn.Module, tokens: Tokens, fused: bool = False) -> float:
+    """Bytes that pass the device's memory in one forward beside the matrix products.
+
+    With `fused`, HunyuanVideo's blocks are as `fuse_blocks` makes them; others cannot be.
+    """
     blocks = repeated_blocks(network)
     item = next(blocks[-1].parameters()).itemsize
-    return TRAFFIC * tokens.sequence * _width(network) * item * len(blocks)
+    known = isinstance(network, HunyuanVideoTransformer3DModel | HunyuanVideoFramepackTransformer3DModel)
+    times = FUSED_TRAFFIC if fused and known else TRAFFIC
+    return times * tokens.sequence * _width(network) * item * len(blocks)
 
 
 def decoding_of(blueprint: Blueprint, size: Bucket, frames: int, tiling: Tiling = "whole") -> Decoding:

@@ -97,7 +97,7 @@ def check_up(model: str, machine: Machine, rates: Rates, wish: Wish) -> Checkup:
         work=work,
         needs=needs,
         fits={need: fit_of(need, machine) for need in needs},
-        seconds={need: seconds_of(work, need, rates) for need in needs},
+        seconds={need: seconds_of(work, need, rates, machine.device) for need in needs},
         chosen=chosen,
         refusal=refusal,
         download=download,

@@ -213,13 +213,13 @@ def check_hardware(model: str, config: Config, profile: str, machine: Machine) -
     return choose_need(model, needs, machine, profile)
 
 
-def seconds_of(work: Work, need: Need, rates: Rates) -> Seconds:
+def seconds_of(work: Work, need: Need, rates: Rates, device: Device) -> Seconds:
     """What a section takes, about: blocks not compiled, and without the caches that skip steps."""
-    staged = need.placement.profile.host == "staged"
-    steps = [
-        work.passes * rates.step(stage.operations, stage.traffic, need.placement.transfer, staged)
-        for stage in work.stages
-    ]
+    transfer, staged = need.placement.transfer, need.placement.profile.host == "staged"
+    steps = []
+    for stage in work.stages:
+        traffic = stage.fused_traffic if device.kind == "cuda" else stage.traffic
+        steps.append(work.passes * rates.step(stage.operations, traffic, transfer, staged))
     denoising = sum(stage.steps * step for stage, step in zip(work.stages, steps, strict=True))
     return Seconds(steps[-1], denoising, need.decoding.operations / rates.decoding)
 

@@ -21,6 +21,7 @@ class Stage:
     steps: int
     operations: Operations  # of one evaluation
     traffic: float  # bytes, likewise
+    fused_traffic: float  # those on a GPU for which there are kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,12 @@ def work_at(
         tokens=sizes[-1],
         steps=sum(each),
         stages=tuple(
-            Stage(count, operations_of(transformer, tokens), traffic_of(transformer, tokens))
+            Stage(
+                count,
+                operations_of(transformer, tokens),
+                traffic_of(transformer, tokens),
+                traffic_of(transformer, tokens, fused=True),
+            )
             for count, tokens in zip(each, sizes, strict=True)
         ),
         passes=passes,
