@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,8 @@ from longtake.backbones import BackboneSettings, Outline, inspect_model
 from longtake.backbones.caches import CACHES
 from longtake.backbones.codebooks import check_sizes
 from longtake.backbones.hunyuan.buckets import Bucket, find_bucket, fit_bucket
+from longtake.backbones.loading import foresee
+from longtake.backbones.lora import Lora, LoraReport
 from longtake.backbones.parts import FoundModel
 from longtake.backbones.registry import locate, present
 from longtake.errors import InputError, ModelError, OutputError, PlanError
@@ -49,15 +51,19 @@ class Preflight:
     disk_bytes: int  # that the run folder will need, about
     script: Script  # what each section is told
     film: Film | None = None  # the video that is made longer, if one is
+    loras: tuple[LoraReport, ...] = ()  # what will become of them, as far as their files' headers say
 
 
-def fingerprint_of(model: str, parts: Mapping[str, Path] = NOTHING, loras: Mapping[Path, float] = NOTHING) -> str:
+def fingerprint_of(model: str, parts: Mapping[str, Path] = NOTHING, loras: Iterable[Lora] = ()) -> str:
     """A digest of a model's configs and weights and of its LoRAs: sizes, and samples from the whole length of files.
 
     Raises:
         ModelError: there is no such model, or a part of it is not here.
     """
-    files = [*_files(present(locate(model, parts))), *((str(path), path) for path in sorted(loras))]
+    files = [
+        *_files(present(locate(model, parts))),
+        *((str(path), path) for path in sorted({lora.file for lora in loras})),
+    ]
     try:
         stats = [path.stat() for _, path in files]
         return _sampled(tuple(files), tuple((stat.st_size, stat.st_mtime_ns, stat.st_ino) for stat in stats))
@@ -97,7 +103,7 @@ def fitted(image: np.ndarray, config: Config) -> np.ndarray:
 
 
 def preflight(request: Request | Extension, output: Path, folder: Path) -> Preflight:
-    """Checks images, model, schedule, order, length, size, output, run folder and disk; loads nothing large.
+    """Checks images, model, LoRAs, schedule, order, length, size, output, run folder and disk; loads nothing large.
 
     A video that is to be made longer is read to its end.
 
@@ -114,6 +120,7 @@ def preflight(request: Request | Extension, output: Path, folder: Path) -> Prefl
             raise OutputError(f"{output} is the video that is to be made longer; name another file")
         film = open_film(request.video)
         source = source_of(film, request.side, model.settings.fps, ratio)
+    loras = foresee(request.model, request.parts, request.loras)
     model = replace(model, settings=_sized(request, model, film))
     fingerprint = fingerprint_of(request.model, request.parts, request.loras)
     config = resolve(request, model.settings, grid, ratio, fingerprint, source)
@@ -151,6 +158,7 @@ def preflight(request: Request | Extension, output: Path, folder: Path) -> Prefl
         disk_bytes=need,
         script=script,
         film=film,
+        loras=loras,
     )
 
 

@@ -272,7 +272,7 @@ def renamed(request: R, name: Callable[[Path], Path]) -> R:
 def unplaced(request: R, model: str) -> R:
     """A request that says no folder of its model, either, but what the server calls it."""
     parts = {part: Path(path.name) for part, path in request.parts.items()}
-    loras = {Path(path.name): weight for path, weight in request.loras.items()}
+    loras = tuple(lora.model_copy(update={"file": Path(lora.file.name)}) for lora in request.loras)
     return request.model_copy(update={"model": model, "parts": parts, "loras": loras})
 
 
