@@ -169,6 +169,7 @@ REFUSED = {
     "lora weight": ({}, ["--lora", "other.safetensors:nan"], "should be a finite number"),
     "lora pickle": ({}, ["--lora", "weights.pt"], "weights.pt: a LoRA is read from safetensors only"),
     "profile": ({}, ["--profile", "sideways"], "profile 'sideways': there is no such profile"),
+    "kernel of another device": ({}, ["--attention", "flash"], "there are auto, native, math, tiled"),
     "kernel of attention": ({}, ["--attention", "sage"], "sage attention is not installed"),
     "cache": ({}, ["--cache", "teacache"], "teacache was fitted to HunyuanVideo and FramePack"),
     "no folder": ({}, ["--output", "nowhere/a.mp4"], "nowhere: there is no such folder to write a.mp4 into"),

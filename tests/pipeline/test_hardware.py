@@ -274,6 +274,15 @@ def test_a_video_is_checked_before_anything_is_loaded():
         check_hardware("framepack", config, "auto", machine(6, 32))
 
 
+def test_a_kernel_of_attention_is_one_that_the_device_has():
+    config, framepack = config_of("embedded"), config_of("framepack-i2v")
+    assert check_hardware("embedded", config, "auto", CPU, "native").name == "resident"
+    with pytest.raises(InputError, match=r"attention 'flash': a card .* in float32; there are auto, native"):
+        check_hardware("embedded", config, "auto", CPU, "flash")
+    with pytest.raises(ModelError, match="always masks, which flash cannot: cudnn or efficient can"):
+        check_hardware("hunyuanvideo", framepack, "auto", machine(80, 64), "flash")
+
+
 def test_a_folder_is_checked_as_a_name_is(tiny_backbone_folder):
     name = str(tiny_backbone_folder)
     found = blueprint_of(name, torch.float32)

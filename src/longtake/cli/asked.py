@@ -158,7 +158,7 @@ def _make(request: Request | Extension, output: Path, asked: Asked, company: Com
             print(line, file=sys.stderr)
     if asked.dry_run:
         config, machine = checked.config, probe_machine(find_device(company.device), output.parent)
-        need = check_hardware(config.model, config, asked.machine.profile, machine)
+        need = check_hardware(config.model, config, asked.machine.profile, machine, asked.machine.attention)
         _report(checked, need, request.storyboard.timed, asked.json)
         return 0
     if request.storyboard.timed:
