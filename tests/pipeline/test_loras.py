@@ -12,8 +12,10 @@ from safetensors.torch import save_file
 from longtake.backbones import loading
 from longtake.backbones.lora import Lora, foresee_loras, outline_lora, read_lora
 from longtake.backbones.outline import Loaded
+from longtake.backbones.parts import manifest_of
+from longtake.backbones.registry import locate
 from longtake.errors import ModelError
-from longtake.pipeline import Config, preflight
+from longtake.pipeline import Config, Run, draw_run, generate, preflight
 
 WIDTH = 32  # of the tiny networks
 TO_Q = "blocks.0.attn1.to_q"
@@ -168,3 +170,19 @@ def test_weights_by_their_files_are_read_too(asked, tmp_path):
     config = checked(asked, tmp_path, f"{path}:0.5").config
     former = json.loads(config.model_dump_json()) | {"loras": {str(path): 0.5}}
     assert Config.model_validate(former) == config
+
+
+def test_a_run_notes_what_it_began_with(asked, backbone, tiny_backbone_folder, tmp_path):
+    path = lora(tmp_path / "style.safetensors")
+    folder = tmp_path / "run"
+    events = generate(asked(loras=[f"{path}:0.5", f"{path}:0.25"]), tmp_path / "a.mp4", folder, backbone)
+    next(events)
+    events.close()
+    noted = Run.open(folder).read_manifest()
+    assert noted == manifest_of(locate(str(tiny_backbone_folder)), [path])
+    settings, last = noted.parts[-2:]
+    assert [file.name for file in settings.files] == ["longtake.json"]
+    assert (last.name, last.source, last.files[0].bytes) == ("lora", str(path), path.stat().st_size)
+    (folder / "manifest.json").unlink()
+    assert Run.open(folder).read_manifest() is None
+    assert "Made with" not in draw_run(Run.open(folder))

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from longtake.backbones.helios.sampling import read_sampling, scheduled
 from longtake.backbones.hunyuan.buckets import Bucket
 from longtake.backbones.lora.asked import Lora
-from longtake.backbones.parts import FoundModel
+from longtake.backbones.parts import FoundModel, home_of
 from longtake.backbones.placement.storage import Storage
 from longtake.backbones.settings import BackboneSettings
 from longtake.backbones.weights import read_json
@@ -73,8 +73,7 @@ class Loaded:
 
 def settings_of(found: FoundModel) -> BackboneSettings:
     """The settings of a model: those in its `longtake.json`, else those of its row and of its scheduler."""
-    path, own = found.path_of("transformer"), found.row.settings
-    home = path.parent if path.is_file() or found.row.parts[0].folder else path
+    home, own = home_of(found), found.row.settings
     if (home / SETTINGS).is_file():
         return load_settings(home)
     return own if own.sampling is None else _scheduled(own, own.sampling, found.path_of("scheduler"))

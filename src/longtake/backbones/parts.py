@@ -7,7 +7,7 @@ that of huggingface_hub: HF_HOME and HF_HUB_CACHE are honored. Nothing here goes
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +24,9 @@ __all__ = [
     "Manifest",
     "ManifestFile",
     "ManifestPart",
+    "files_beside",
     "find_parts",
+    "home_of",
     "manifest_of",
     "stem_of",
 ]
@@ -104,7 +106,7 @@ class ManifestPart:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What exactly a model is made of."""
+    """What exactly a video is made with."""
 
     model: str
     parts: tuple[ManifestPart, ...]
@@ -138,20 +140,41 @@ def stem_of(part: Part) -> str:
     return "diffusion_pytorch_model" if any(mark in part.kind for mark in _DIFFUSERS) else "model"
 
 
-def manifest_of(found: FoundModel) -> Manifest:
-    """The files of a model, with sizes and digests.
+def home_of(found: FoundModel) -> Path:
+    """The folder that holds a model's settings and codebooks: the one that its transformer, or its file, lies in."""
+    path = found.path_of("transformer")
+    return path.parent if path.is_file() or found.row.parts[0].folder else path
+
+
+def files_beside(found: FoundModel) -> tuple[Path, ...]:
+    """What lies there and is longtake's own."""
+    home = home_of(found)
+    return tuple(path for path in (home / "codebooks.safetensors", home / "longtake.json") if path.is_file())
+
+
+def manifest_of(found: FoundModel, loras: Iterable[Path] = ()) -> Manifest:
+    """The files of a model, with sizes and digests; the settings beside it and LoRAs are parts, too.
 
     Raises:
         ModelError: a part is not whole.
     """
-    return Manifest(found.row.name, tuple(_entry(found, one) for one in found.parts))
+    parts = [_entry(found, one) for one in found.parts]
+    beside = files_beside(found)
+    if beside:
+        source = parts[0].source if found.parts[0].commit else str(home_of(found))
+        parts.append(ManifestPart("settings", source, tuple(map(_noted, beside))))
+    parts += [ManifestPart("lora", str(path), (_noted(path),)) for path in loras]
+    return Manifest(found.row.name, tuple(parts))
 
 
 def _entry(found: FoundModel, one: FoundPart) -> ManifestPart:
     path = found.path_of(one.part.name)
     source = f"{one.part.repo}@{one.commit}" if one.commit else str(path)
-    entries = (ManifestFile(file.name, file.stat().st_size, _digest(file)) for file in one.files)
-    return ManifestPart(one.part.name, source, tuple(entries))
+    return ManifestPart(one.part.name, source, tuple(map(_noted, one.files)))
+
+
+def _noted(path: Path) -> ManifestFile:
+    return ManifestFile(path.name, path.stat().st_size, _digest(path))
 
 
 def _find(row: ModelRow, part: Part, home: Path | None, places: Mapping[str, Path]) -> FoundPart:

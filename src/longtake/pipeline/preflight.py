@@ -20,7 +20,7 @@ from longtake.backbones.codebooks import check_sizes
 from longtake.backbones.hunyuan.buckets import Bucket, find_bucket, fit_bucket
 from longtake.backbones.loading import foresee
 from longtake.backbones.lora import Lora, LoraReport
-from longtake.backbones.parts import FoundModel
+from longtake.backbones.parts import FoundModel, files_beside
 from longtake.backbones.registry import locate, present
 from longtake.errors import InputError, ModelError, OutputError, PlanError
 from longtake.media import Film, fit, load_image, open_film
@@ -89,10 +89,8 @@ def _files(found: FoundModel) -> Iterator[tuple[str, Path]]:
     for one in found.parts:
         for path in one.files:
             yield f"{one.part.name}/{path.name}", path
-    home = found.path_of("transformer").parent
-    for path in sorted(home.glob("*")):
-        if path.name in ("longtake.json", "codebooks.safetensors"):
-            yield path.name, path
+    for path in files_beside(found):
+        yield path.name, path
 
 
 def fitted(image: np.ndarray, config: Config) -> np.ndarray:
