@@ -9,8 +9,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from longtake.backbones.lora import LoraReport, apply_loras, meant_for, read_lora
 from longtake.backbones.lora.asked import Network
 from longtake.backbones.outline import Loaded
+from longtake.backbones.placement.backends import store
 from longtake.backbones.placement.fp8 import compute_in_fp8
-from longtake.backbones.placement.storage import store_linears
 
 __all__ = ["adapt"]
 
@@ -24,9 +24,9 @@ def adapt(transformer: ModelMixin, how: Loaded, network: Network | None = None) 
         network: which of a model's two it is.
 
     Raises:
-        ModelError: a LoRA does not fit the network, or the device does not compute in eight bits.
+        ModelError: a LoRA does not fit the network, the device does not compute in eight bits, or a package is missing.
     """
-    store_linears(transformer, how.storage, how.home)
+    store(transformer, how.storage, how.home)
     if how.fp8:
         compute_in_fp8(transformer, how.home)
     loras = [(read_lora(lora.file), lora.weight) for lora in meant_for(how.loras, network)]

@@ -13,7 +13,7 @@ from longtake.backbones.helios.sampling import read_sampling, scheduled
 from longtake.backbones.hunyuan.buckets import Bucket
 from longtake.backbones.lora.asked import Lora
 from longtake.backbones.parts import FoundModel, home_of
-from longtake.backbones.placement.storage import Storage
+from longtake.backbones.placement.backends import AnyStorage
 from longtake.backbones.settings import BackboneSettings
 from longtake.backbones.weights import read_json
 from longtake.errors import ModelError
@@ -48,7 +48,7 @@ class Loaded:
     dtype: torch.dtype | None = None  # float32 on a CPU (bfloat16 is a hundred times slower there), bfloat16 elsewhere
     places: Mapping[str, Path] = field(default_factory=dict)  # parts that are elsewhere, by name
     loras: tuple[Lora, ...] = ()
-    storage: Storage = "full"  # of the block matrices; any other is lossy
+    storage: AnyStorage = "full"  # of the block matrices; any other is lossy
     fp8: bool = (
         False  # the blocks' matrix products are computed in eight bits: lossy, and faster from Ada and Hopper on
     )

@@ -78,8 +78,11 @@ class Asked:
     lora: Several = ()
     """FILE or FILE:WEIGHT, in the names of diffusers, kohya, musubi or the model's publisher; several add up. @high or
     @low behind it means one of Wan 2.2 A14B's two networks."""
-    storage: Literal["full", "fp8", "int8", "nf4"] | None = None
-    """What the network's matrices are kept in: less memory, and not quite the same video."""
+    storage: (
+        Literal["full", "fp8", "int8", "nf4", "int8:torchao", "fp8:torchao", "int8:bitsandbytes", "nf4:bitsandbytes"]
+        | None
+    ) = None
+    """What the network's matrices are kept in, and by which package: less memory, and not quite the same video."""
     fp8: bool = False
     """Compute in eight bits on a GPU that can (Ada, Hopper and later): faster, and not quite the same video."""
     compat: Literal["longtake", "official"] | None = None

@@ -17,7 +17,7 @@ from torch import nn
 
 from longtake.backbones.attention import Kernel, use_kernel
 from longtake.backbones.blueprints import Blueprint, blueprint_of
-from longtake.backbones.placement import PROFILES, Placement, place
+from longtake.backbones.placement import PROFILES, Placement, back_end_of, form_of, place
 from longtake.backbones.placement.modulation import can_be_tabulated
 from longtake.backbones.placement.plan import RESERVE
 from longtake.backbones.placement.storage import store_linears
@@ -208,14 +208,22 @@ def check_hardware(model: str, config: Config, profile: str, machine: Machine, a
 
     Raises:
         InputError: there is no such profile for this model on this device, or the device has no such kernel.
-        ModelError: the kernel is not installed, or the network asks more of it than it can.
+        ModelError: the kernel or the package that stores is not installed, or the kernel cannot what the network asks.
         HardwareError: it does not fit; the message names the profile that would, or says how much is lacking.
     """
     blueprint = blueprint_of(model, machine.device.dtype, config.parts)
     _check_kernel(blueprint.transformer, attention, machine.device)
-    store_linears(blueprint.transformer, "fp8" if config.fp8 else config.storage, torch.device("meta"))
+    store_linears(blueprint.transformer, "fp8" if config.fp8 else form_of(config.storage), torch.device("meta"))
     needs = needs_of(blueprint, work_of(blueprint, config), machine.device)
-    return choose_need(model, needs, machine, profile)
+    package = back_end_of(config.storage)
+    if not package:
+        return choose_need(model, needs, machine, profile)
+    try:
+        stay = tuple(need for need in needs if need.placement.profile.blocks == "resident")
+        return choose_need(model, stay, machine, profile)
+    except HardwareError as error:
+        hint = f"{package}'s blocks cannot be streamed; those of --storage {form_of(config.storage)} can"
+        raise HardwareError(f"{error}\n  {hint}") from None
 
 
 def _check_kernel(transformer: nn.Module, attention: str, device: Device) -> None:

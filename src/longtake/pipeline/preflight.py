@@ -21,6 +21,7 @@ from longtake.backbones.hunyuan.buckets import Bucket, find_bucket, fit_bucket
 from longtake.backbones.loading import foresee
 from longtake.backbones.lora import Lora, LoraReport
 from longtake.backbones.parts import FoundModel, files_beside
+from longtake.backbones.placement import back_end_of
 from longtake.backbones.registry import locate, present
 from longtake.errors import InputError, ModelError, OutputError, PlanError
 from longtake.media import Film, fit, load_image, open_film
@@ -168,6 +169,9 @@ def _check_ways(request: Request | Extension, model: Outline) -> None:
         raise InputError(f"{request.model} was not distilled to obey guidance; --guidance leads it")
     if model.settings.manner == "anchored":
         _check_anchored(request)
+    package = back_end_of(request.storage)
+    if package and request.fp8:
+        raise InputError(f"storage {request.storage}: {package} computes with what it stores; leave out fp8")
     if request.cache not in ("none", "draft", *CACHES):
         raise InputError(f"unknown step cache {request.cache!r}; there are none, draft, {', '.join(CACHES)}")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from longtake.backbones.lora import Loras
+from longtake.backbones.placement import AnyStorage
 from longtake.errors import InputError, PlanError
 from longtake.flow import FRAMEPACK_SHIFT, Pyramid, Sampling
 from longtake.plan import (
@@ -72,7 +73,7 @@ class _Wish(BaseModel):
     model: str = "embedded"
     parts: dict[str, Path] = {}  # of the model that are elsewhere, by name: a folder, or a single file of weights
     loras: Loras = ()  # files, with their weights
-    storage: Literal["full", "fp8", "int8", "nf4"] = "full"  # of the blocks' matrices; less memory, not the same video
+    storage: AnyStorage = "full"  # of the blocks' matrices; less memory, not the same video
     fp8: bool = False  # compute in eight bits where the device can
     compat: Literal["longtake", "official"] = "longtake"  # official: as FramePack's own program has it
     order: str | None = None
@@ -197,7 +198,7 @@ class Config(BaseModel):
     fingerprint: str  # of the model's files, and of its LoRAs
     parts: dict[str, Path] = {}
     loras: Loras = ()
-    storage: Literal["full", "fp8", "int8", "nf4"] = "full"
+    storage: AnyStorage = "full"
     fp8: bool = False
     compat: Literal["longtake", "official"] = "longtake"
     order: str
