@@ -14,6 +14,7 @@ from longtake.backbones.lora import Lora, foresee_loras, outline_lora, read_lora
 from longtake.backbones.outline import Loaded
 from longtake.backbones.parts import manifest_of
 from longtake.backbones.registry import locate
+from longtake.cli import main
 from longtake.errors import ModelError
 from longtake.pipeline import Config, Run, draw_run, generate, preflight
 
@@ -64,6 +65,17 @@ def test_what_fits_of_a_file_is_told_from_its_header(asked, tmp_path):
         "style.safetensors at 0.5 (Wan, diffusers' names): 3 of 5 tensors have a place",
         "  2 have no place in this model: time.to_q.lora_A.weight, time.to_q.lora_B.weight",
     ]
+
+
+@pytest.mark.usefixtures("weightless")
+def test_a_dry_run_says_what_fits(picture, tiny_backbone_folder, tmp_path, capsys):
+    path = lora(tmp_path / "style.safetensors")
+    asked = ["--image", str(picture), "--model", str(tiny_backbone_folder), "--output", str(tmp_path / "a.mp4")]
+    assert main(["generate", *asked, "--lora", str(path), "--dry-run"]) == 0
+    assert "style.safetensors at 1 (Wan, diffusers' names): 2 of 2 tensors have a place\n" in capsys.readouterr().out
+    assert main(["generate", *asked, "--lora", str(path), "--dry-run", "--json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)["loras"]
+    assert (report["foreseen"], len(report["matched"])) == (True, 2)
 
 
 @pytest.mark.usefixtures("weightless")

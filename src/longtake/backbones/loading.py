@@ -55,9 +55,6 @@ __all__ = [
     "load_transformer",
 ]
 
-Places = tuple[tuple[str, Path], ...]
-Stamps = tuple[tuple[Path, int, int], ...]  # files, their sizes and times of change
-
 
 def inspect_model(name_or_path: str | Path, places: Mapping[str, Path] | None = None) -> Outline:
     """The outline of a model whose files are whole and fit their configs; its weights are not loaded.
@@ -65,7 +62,13 @@ def inspect_model(name_or_path: str | Path, places: Mapping[str, Path] | None = 
     Raises:
         ModelError: the model is unknown, incomplete, unsafe, of another architecture, or does not fit its configs.
     """
-    return _inspected(*_named(name_or_path, places))
+    places = dict(places or {})
+    found = present(locate(name_or_path, places))
+    beside = found.path_of("transformer").parent.glob("*")  # settings and codebooks
+    files = sorted({path for part in found.parts for path in part.files} | {path for path in beside if path.is_file()})
+    stats = [(path, path.stat()) for path in files]
+    stamps = tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+    return _inspected(str(name_or_path), tuple(places.items()), stamps)
 
 
 def foresee(name_or_path: str | Path, places: Mapping[str, Path], loras: Sequence[Lora]) -> tuple[LoraReport, ...]:
@@ -76,40 +79,21 @@ def foresee(name_or_path: str | Path, places: Mapping[str, Path], loras: Sequenc
     """
     if not loras:
         return ()
-    named = _named(name_or_path, places)
-    found = locate(name_or_path, places)
+    found = present(locate(name_or_path, places))
     networks = _NETWORKS if settings_of(found).boundary else _NETWORK
     reports = []
     for network, part in networks.items():
         files = [(outline_lora(lora.file), lora.weight) for lora in meant_for(loras, network)]
-        seen = foresee_loras(_skeleton_of(*named, part), files)
+        seen = foresee_loras(_SKELETONS[found.row.family](found, part), files)
         reports += [replace(report, network=network or "") for report in seen]
     return tuple(reports)
 
 
-def _named(name_or_path: str | Path, places: Mapping[str, Path] | None) -> tuple[str, Places, Stamps]:
-    """A model, its parts that are elsewhere, and how all of its files stand."""
-    places = dict(places or {})
-    found = present(locate(name_or_path, places))
-    beside = found.path_of("transformer").parent.glob("*")  # settings and codebooks
-    files = sorted({path for part in found.parts for path in part.files} | {path for path in beside if path.is_file()})
-    stats = [(path, path.stat()) for path in files]
-    stamps = tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
-    return str(name_or_path), tuple(places.items()), stamps
-
-
 @lru_cache(maxsize=8)
-def _inspected(name: str, places: Places, stamps: Stamps) -> Outline:
+def _inspected(name: str, places: tuple[tuple[str, Path], ...], stamps: tuple[tuple[Path, int, int], ...]) -> Outline:
     """The outline of a model as long as its files stay as they are: a server asks for it with every request."""
     found = locate(name, dict(places))
     return _OUTLINES[found.row.family](present(found))
-
-
-@lru_cache(maxsize=4)
-def _skeleton_of(name: str, places: Places, stamps: Stamps, part: str) -> nn.Module:
-    """A transformer of a model without weights, as LoRAs meet it: those for history are begun."""
-    found = locate(name, dict(places))
-    return _SKELETONS[found.row.family](found, part)
 
 
 def load_backbone(

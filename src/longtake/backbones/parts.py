@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -110,6 +110,11 @@ class Manifest:
 
     model: str
     parts: tuple[ManifestPart, ...]
+
+    def unplaced(self, model: str) -> Manifest:
+        """The same of a model of another name, without folders of this machine."""
+        here = {part: Path(part.source) for part in self.parts if Path(part.source).exists()}
+        return Manifest(model, tuple(replace(p, source=here[p].name) if p in here else p for p in self.parts))
 
 
 def find_parts(row: ModelRow, home: Path | None = None, places: Mapping[str, Path] | None = None) -> FoundModel:

@@ -112,9 +112,12 @@ def begin(
     Raises:
         LongtakeError: it cannot begin; nothing is written then.
     """
-    noted, config = noted or request, checked.config
+    config = checked.config
     loras = dict.fromkeys(lora.file for lora in config.loras)
     manifest = manifest_of(present(locate(config.model, config.parts)), loras)
+    if noted:
+        manifest = manifest.unplaced(noted.model)
+    noted = noted or request
     if isinstance(request, Request):
         image = fitted(load_image(request.image), config)
         keys = {key.frame: fitted(load_image(key.image), config) for key in checked.script.keys}
