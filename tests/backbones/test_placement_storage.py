@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import types
 
 import pytest
 import torch
@@ -10,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 from longtake.backbones import load_backbone
-from longtake.backbones.fused import Rounded, rounded_rows
+from longtake.backbones.fused import Rounded, is_plain, rounded_rows
 from longtake.backbones.lora import apply_loras, read_lora, remove_loras
 from longtake.backbones.placement import PROFILES, PromptInputs, place, stream_blocks, tabulate
-from longtake.backbones.placement.backends import store_linears_with
+from longtake.backbones.placement.backends import store
 from longtake.backbones.placement.fp8 import COMPUTED, compute_in_fp8, computes_in_fp8, multiply_into, room_for
-from longtake.backbones.placement.layout import live_tensors
+from longtake.backbones.placement.layout import live_tensors, settle
 from longtake.backbones.placement.storage import FP8, STORAGES, StoredLinear, block_linears, store_linears
 from longtake.errors import ModelError
 
@@ -449,22 +451,23 @@ def test_a_product_on_a_gpu_fills_its_part_of_a_larger_tensor(m, first):
             assert larger.count_nonzero() == part.count_nonzero()
 
 
-BACK_ENDS = [("torchao", "int8"), ("torchao", "fp8"), ("bitsandbytes", "int8"), ("bitsandbytes", "nf4")]
+BACK_ENDS = ["int8:torchao", "fp8:torchao", "int8:bitsandbytes", "nf4:bitsandbytes"]
 
 
 @pytest.mark.filterwarnings("ignore:TorchaoLoraLinear was instantiated without:UserWarning")  # adapters are not merged
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize(("back_end", "storage"), BACK_ENDS)
-def test_another_package_stores_the_same_and_takes_loras(back_end, storage, tmp_path):
-    pytest.importorskip(back_end)
-    transformer, ours, exact = wan(), stored(wan, storage), step(wan())
-    assert store_linears_with(back_end, transformer, storage, CPU) == len(block_linears(ours))
+@pytest.mark.parametrize("storage", BACK_ENDS)
+def test_another_package_stores_the_same_and_takes_loras(storage, tmp_path):
+    form, _, package = storage.partition(":")
+    pytest.importorskip(package)
+    transformer, ours, exact = wan(), stored(wan, form), step(wan())
+    assert store(transformer, storage, CPU) == len(block_linears(ours))
     # The same bits in groups of another shape; their fp8 has a scale a row as ours, their int8 too.
     assert off(step(transformer), exact) < 1.5 * off(step(ours), exact)
     lora = lora_for(wan(), tmp_path)
     for network in (transformer, ours):
         apply_loras(network, [(lora, 0.7)])
-    assert off(step(transformer), step(ours)) < 3 * ERROR[storage][1]
+    assert off(step(transformer), step(ours)) < 3 * ERROR[form][1]
     with pytest.raises(ModelError, match="only plain tensors can be streamed"):
         stream_blocks(transformer, CPU)
 
@@ -478,11 +481,48 @@ def test_nf4_is_that_of_bitsandbytes():
     torch.testing.assert_close(matrix.form.unpack(StoredLinear(matrix, None), torch.float32), theirs)
 
 
-def test_what_a_package_does_not_store_is_named(monkeypatch):
-    with pytest.raises(ModelError, match="torchao does not store matrices in 'nf4'; it has int8, fp8"):
-        store_linears_with("torchao", wan(), "nf4", CPU)
+def test_what_a_package_cannot_store_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao", types.ModuleType("torchao"))
     with pytest.raises(ModelError, match="stored in fewer bits already: torchao takes those that are not"):
-        store_linears_with("torchao", stored(wan, "int8"), "int8", CPU)
+        store(stored(wan, "int8"), "int8:torchao", CPU)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(ModelError, match=r"pip install longtake\[bitsandbytes\], or leave the storage to longtake"):
-        store_linears_with("bitsandbytes", wan(), "nf4", CPU)
+    with pytest.raises(
+        ModelError, match=r"pip install longtake\[bitsandbytes\], or leave the storage to longtake: nf4"
+    ):
+        store(wan(), "nf4:bitsandbytes", CPU)
+
+
+def twofold(transformer):
+    """The network with the matrices of its blocks as tensors of a kind that torch itself tests with."""
+    for layer in block_linears(transformer).values():
+        weight = layer.weight.detach()
+        layer.weight = nn.Parameter(TwoTensor(weight, weight.clone()))
+    return transformer
+
+
+class Traveling(nn.Linear):
+    """A layer that knows what belongs to it, as bitsandbytes' do."""
+
+    def to(self, device):
+        self.went_to = device
+        return super().to(device)
+
+
+def test_tensors_of_another_kind_are_placed_by_their_layers():
+    transformer = wan()
+    for name in block_linears(transformer):
+        parent, _, own = name.rpartition(".")
+        setattr(transformer.get_submodule(parent), own, Traveling(64, 64))
+    with torch.inference_mode():
+        settle(twofold(transformer), CPU)
+    assert {layer.went_to for layer in block_linears(transformer).values()} == {CPU}
+
+
+def test_tensors_of_another_kind_are_neither_plain_nor_computed_in_fp8():
+    layer = nn.Linear(32, 32)
+    assert is_plain(layer)
+    assert not is_plain(nn.Linear(32, 32, bias=False))
+    layer.weight = nn.Parameter(TwoTensor(layer.weight.detach(), layer.weight.detach()))
+    assert not is_plain(layer)
+    with pytest.raises(ModelError, match="stored by another package, which computes with them: leave out fp8"):
+        compute_in_fp8(twofold(framepack()), CPU)

@@ -169,6 +169,12 @@ REFUSED = {
     "lora weight": ({}, ["--lora", "other.safetensors:nan"], "should be a finite number"),
     "lora pickle": ({}, ["--lora", "weights.pt"], "weights.pt: a LoRA is read from safetensors only"),
     "profile": ({}, ["--profile", "sideways"], "profile 'sideways': there is no such profile"),
+    "package": (
+        {},
+        ["--storage", "int8:torchao"],
+        "pip install longtake[torchao], or leave",
+    ),
+    "kernel of another device": ({}, ["--attention", "flash"], "there are auto, native, math, tiled"),
     "kernel of attention": ({}, ["--attention", "sage"], "sage attention is not installed"),
     "cache": ({}, ["--cache", "teacache"], "teacache was fitted to HunyuanVideo and FramePack"),
     "no folder": ({}, ["--output", "nowhere/a.mp4"], "nowhere: there is no such folder to write a.mp4 into"),
@@ -188,7 +194,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_bad_input_is_refused_with_its_reason_and_nothing_is_written(
-    generate, there, tiny_backbone_folder, capsys, name
+    generate, there, tiny_backbone_folder, capsys, monkeypatch, name
 ):
     (there / "letter.png").write_text("a letter")
     (there / "letter.mp4").write_text("a letter")
@@ -199,6 +205,7 @@ def test_bad_input_is_refused_with_its_reason_and_nothing_is_written(
         {"unet.mid.lora_A.weight": torch.ones(2, 8), "unet.mid.lora_B.weight": torch.ones(8, 2)},
         there / "other.safetensors",
     )
+    monkeypatch.setitem(sys.modules, "torchao", None)
     changes, options, said = REFUSED[name]
     if changes.get("model") in ("shape", "pickle", "cut"):
         spoil(shutil.copytree(tiny_backbone_folder, there / changes["model"]), changes["model"])

@@ -313,11 +313,14 @@ def test_a_run_is_drawn_over_time(made, capsys):
     drawn = capsys.readouterr().out
     assert "2 of 2 sections made" in drawn
     assert all(f"  {name}  " in drawn for name in ("sharpness", "color", "motion", "latent mean", "latent std", "jump"))
+    made_with = [line.split()[0] for line in drawn.partition("Made with\n")[2].splitlines()]
+    assert made_with == [part["name"] for part in table(capsys, str(made))["manifest"]["parts"]]
+    assert {"transformer", "vae", "text_encoder", "tokenizer", "settings"} <= set(made_with)
 
 
 def test_a_run_is_a_table_in_time_order(made, capsys):
     shown = table(capsys, str(made))
-    assert list(shown) == ["run", "request", "config", "sections"]
+    assert list(shown) == ["run", "request", "config", "manifest", "sections"]
     assert (shown["request"]["prompt"], shown["config"]["order"]) == ("a red ball", "inverted")
     assert [section["section"] for section in shown["sections"]] == [1, 0]
     assert [section["frames"] for section in shown["sections"]] == [list(range(1, 10)), list(range(10, 19))]

@@ -2,9 +2,11 @@
 
 import itertools
 import re
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -283,6 +285,28 @@ def test_a_video_is_checked_before_anything_is_loaded():
         check_hardware("framepack-i2v", config, "resident", machine(6, 32))
     with pytest.raises(ModelError, match="unknown model"):
         check_hardware("framepack", config, "auto", machine(6, 32))
+
+
+def test_a_kernel_of_attention_is_one_that_the_device_has():
+    config, framepack = config_of("embedded"), config_of("framepack-i2v")
+    assert check_hardware("embedded", config, "auto", CPU, "native").name == "resident"
+    with pytest.raises(InputError, match=r"attention 'flash': a card .* in float32; there are auto, native"):
+        check_hardware("embedded", config, "auto", CPU, "flash")
+    with pytest.raises(ModelError, match="always masks, which flash cannot: cudnn or efficient can"):
+        check_hardware("hunyuanvideo", framepack, "auto", machine(80, 64), "flash")
+
+
+def test_what_a_package_stores_stays_on_the_device(monkeypatch):
+    for package in ("torchao", "bitsandbytes"):
+        monkeypatch.setitem(sys.modules, package, ModuleType(package))
+    config = config_of("framepack-i2v", storage="int8:torchao")
+    assert check_hardware("framepack-i2v", config, "auto", machine(24)).name == "resident-tables"
+    with pytest.raises(HardwareError, match=r"torchao's blocks cannot be streamed; those of --storage int8 can"):
+        check_hardware("framepack-i2v", config, "auto", machine(8))
+    with pytest.raises(InputError, match="there are auto, resident, resident-tables"):
+        check_hardware("framepack-i2v", config, "streamed", machine(24))
+    small = config_of("framepack-i2v", storage="nf4:bitsandbytes")
+    assert check_hardware("framepack-i2v", small, "auto", machine(16)).device < 16 * GIB
 
 
 def test_a_folder_is_checked_as_a_name_is(tiny_backbone_folder):

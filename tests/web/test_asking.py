@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import torch
 from playing import png, serving
+from safetensors.torch import save_file
 
 from longtake.web.schema import Create, Extend, read, wanted
 from longtake.web.settings import Settings
@@ -160,12 +162,22 @@ def test_a_model_that_is_not_here_is_listed_as_absent(tmp_path):
 
 def test_loras_are_files_of_a_folder_by_name(tmp_path, tiny_backbone_folder):
     (tmp_path / "loras").mkdir()
-    (tmp_path / "loras" / "style.safetensors").write_bytes(b"x")
+    for name, layer in (("style", "blocks.0.attn1.to_q"), ("other", "transformer_blocks.0.attn.to_q")):
+        halves = {f"{layer}.lora_A.weight": torch.ones(2, 32), f"{layer}.lora_B.weight": torch.ones(32, 2)}
+        save_file(halves, tmp_path / "loras" / f"{name}.safetensors")
     settings = Settings(tmp_path / "home", models={"tiny": str(tiny_backbone_folder)}, loras=tmp_path / "loras")
     with serving(settings) as server:
-        ask = lambda name: server.post("/v1/plan", json={"prompt": "x", "longtake": {"loras": {name: 0.5}}})  # noqa: E731
-        assert ask("style.safetensors").status_code == 200
-        assert "there are style.safetensors" in server.error(ask("../style.safetensors"))["message"]
+        ask = lambda loras: server.post("/v1/plan", json={"prompt": "x", "longtake": {"loras": loras}})  # noqa: E731
+        for loras in ({"style.safetensors": 0.5}, ["style.safetensors:0.5"], [{"file": "style.safetensors"}]):
+            assert "2 of 2 tensors have a place" in ask(loras).json()["told"][0]
+        assert "there are other.safetensors, style.safetensors" in server.error(ask({"../a.safetensors": 1}))["message"]
+        refused = server.error(ask(["other.safetensors"]))
+        assert "none of its 2 tensors fits" in refused["message"]
+        assert str(tmp_path) not in refused["message"]
+        server.create(longtake={"loras": ["style.safetensors:0.5"]})
+        lease = server.post("/v1/worker/lease", json={"worker": "w", "wait": 0}).json()
+        (leased,) = lease["request"]["loras"]
+        assert leased == {"file": f"{tmp_path}/loras/style.safetensors", "weight": 0.5, "network": "both"}
 
 
 def test_so_many_may_wait_and_no_more(tmp_path, tiny_backbone_folder):

@@ -156,7 +156,9 @@ def test_a_video_tells_no_folder_of_its_worker(bench, undisturbed, tiny_backbone
     comment = json.loads(read_comment(bench.output(undisturbed)))
     assert comment["model"] == "tiny"
     assert comment["image"].startswith("upload_")
-    for kept in (read_comment(bench.output(undisturbed)), (bench.run(undisturbed).folder / "request.json").read_text()):
+    assert bench.run(undisturbed).read_manifest().model == "tiny"
+    noted = [(bench.run(undisturbed).folder / name).read_text() for name in ("request.json", "manifest.json")]
+    for kept in (read_comment(bench.output(undisturbed)), *noted):
         assert str(bench.folder) not in kept
         assert str(tiny_backbone_folder) not in kept
 

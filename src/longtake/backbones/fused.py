@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
+from typing import TypeGuard
 
 import torch
 from jaxtyping import Float
@@ -150,9 +151,14 @@ def rotate_normed(
     return None
 
 
+def is_plain(layer: nn.Module | None) -> TypeGuard[nn.Linear]:
+    """True of a linear layer with a bias that is no more than its numbers: not adapted, and not stored otherwise."""
+    return type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and layer.bias is not None
+
+
 def linear_gelu(x: Float[Tensor, "b n d"] | Rounded, linear: nn.Module) -> Float[Tensor, "b n m"]:
     """GELU, in its form with tanh, of a linear layer."""
-    if type(linear) is not nn.Linear or isinstance(x, Rounded) or not x.is_cuda or linear.bias is None:
+    if not is_plain(linear) or isinstance(x, Rounded) or not x.is_cuda:
         return gelu(linear(x), approximate="tanh")
     made = torch._addmm_activation(linear.bias, x.flatten(0, 1), linear.weight.t(), use_gelu=True)
     return made.unflatten(0, x.shape[:2])

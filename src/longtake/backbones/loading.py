@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,14 +10,17 @@ from typing import Any, cast
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from torch import nn
 from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
 from longtake.backbones.adapting import adapt
 from longtake.backbones.backbone import AnyCodec, Backbone, kernels_of
 from longtake.backbones.checking import check_part
 from longtake.backbones.codebooks import codebook_sizes, load_codebooks
-from longtake.backbones.helios.loading import helios_outline, load_helios
-from longtake.backbones.hunyuan.loading import hunyuan_outline, load_hunyuan, load_hunyuan_codec
+from longtake.backbones.helios.loading import helios_outline, helios_skeleton, load_helios
+from longtake.backbones.hunyuan.loading import hunyuan_outline, hunyuan_skeleton, load_hunyuan, load_hunyuan_codec
+from longtake.backbones.lora import Lora, LoraReport, foresee_loras, meant_for, outline_lora
+from longtake.backbones.lora.asked import Network
 from longtake.backbones.outline import Loaded, Outline, load_settings, settings_of
 from longtake.backbones.parts import FoundModel
 from longtake.backbones.prompts import LentPromptEncoder, PromptEncoder
@@ -43,6 +46,7 @@ from longtake.packing import Patchify, trained_kernels
 __all__ = [
     "Loaded",
     "Outline",
+    "foresee",
     "inspect_model",
     "load_any_codec",
     "load_backbone",
@@ -65,6 +69,24 @@ def inspect_model(name_or_path: str | Path, places: Mapping[str, Path] | None = 
     stats = [(path, path.stat()) for path in files]
     stamps = tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
     return _inspected(str(name_or_path), tuple(places.items()), stamps)
+
+
+def foresee(name_or_path: str | Path, places: Mapping[str, Path], loras: Sequence[Lora]) -> tuple[LoraReport, ...]:
+    """What will become of LoRAs in a model: the headers of their files beside the networks without weights.
+
+    Raises:
+        ModelError: the model is as `inspect_model` refuses it, or a LoRA does not fit it.
+    """
+    if not loras:
+        return ()
+    found = present(locate(name_or_path, places))
+    networks = _NETWORKS if settings_of(found).boundary else _NETWORK
+    reports = []
+    for network, part in networks.items():
+        files = [(outline_lora(lora.file), lora.weight) for lora in meant_for(loras, network)]
+        seen = foresee_loras(_SKELETONS[found.row.family](found, part), files)
+        reports += [replace(report, network=network or "") for report in seen]
+    return tuple(reports)
 
 
 @lru_cache(maxsize=8)
@@ -102,7 +124,9 @@ def _transformer(path: Path, settings: BackboneSettings, how: Loaded, kind: str)
     """A Wan transformer from its folder or from a single file."""
     if path.is_dir():
         return load_transformer(path, settings, how.home, how.computes_in)
-    return cast(WanTransformer3DModel, placed(load_transformer_file(path, kind, how.computes_in), how.home))
+    transformer = cast(WanTransformer3DModel, load_transformer_file(path, kind, how.computes_in))
+    transformer.history_patch_embed = Patchify(known_frames(transformer), kernels_of(settings.schedules))
+    return placed(transformer, how.home)
 
 
 @torch.inference_mode(False)
@@ -146,12 +170,12 @@ def _load_wan(found: FoundModel, how: Loaded) -> Backbone:
     check_widths(found.row.name, codec.channels, width, _widths(transformer))
     _check_eyes(found, transformer)
     reader = WanReader(words, lambda: _load_eyes(found, how), codec) if _sees(found) else words
-    reports = adapt(transformer, how)
+    reports = adapt(transformer, how, "high" if settings.boundary else None)
     codebooks = load_codebooks(found.folder, codec, device)
     backbone = Backbone.assemble(found.row.name, transformer, codec, reader, settings, codebooks)
     if settings.boundary:
         details = _transformer(found.path_of("transformer_2"), settings, how, found.row.parts[0].kind)
-        adapt(details, how)
+        reports += adapt(details, how, "low")
         calm = settings.model_copy(update={"guidance": settings.second_guidance, "boundary": 0.0})
         backbone = replace(backbone, second=Backbone.assemble(found.row.name, details, codec, reader, calm, codebooks))
     return replace(backbone, remarks=tuple(map(str, reports)))
@@ -228,5 +252,16 @@ def _transformer_skeleton(folder: Path, settings: BackboneSettings) -> WanTransf
     return network
 
 
+def _wan_skeleton(found: FoundModel, part: str) -> WanTransformer3DModel:
+    return _transformer_skeleton(found.path_of(part), settings_of(found))
+
+
 _OUTLINES = {"wan": _wan_outline, "hunyuan": hunyuan_outline, "helios": helios_outline}
 _LOADERS = {"wan": _load_wan, "hunyuan": load_hunyuan, "helios": load_helios}
+_SKELETONS: Mapping[str, Callable[[FoundModel, str], nn.Module]] = {
+    "wan": _wan_skeleton,
+    "hunyuan": lambda found, _: hunyuan_skeleton(found),
+    "helios": lambda found, _: helios_skeleton(found),
+}
+_NETWORK: Mapping[Network | None, str] = {None: "transformer"}
+_NETWORKS: Mapping[Network | None, str] = {"high": "transformer", "low": "transformer_2"}

@@ -13,8 +13,9 @@ from torch import nn
 
 from longtake.backbones.helios.sampling import read_sampling, scheduled
 from longtake.backbones.hunyuan.buckets import Bucket
+from longtake.backbones.lora.asked import Lora
 from longtake.backbones.parts import FoundModel
-from longtake.backbones.placement.storage import Storage
+from longtake.backbones.placement.backends import AnyStorage
 from longtake.backbones.settings import BackboneSettings
 from longtake.backbones.skeletons import placed
 from longtake.backbones.visiting import visiting
@@ -51,8 +52,8 @@ class Loaded:
     device: torch.device | str = "cpu"
     dtype: torch.dtype | None = None  # float32 on a CPU (bfloat16 is a hundred times slower there), bfloat16 elsewhere
     places: Mapping[str, Path] = field(default_factory=dict)  # parts that are elsewhere, by name
-    loras: Mapping[Path, float] = field(default_factory=dict)  # files, with their weights
-    storage: Storage = "full"  # of the block matrices; any other is lossy
+    loras: tuple[Lora, ...] = ()
+    storage: AnyStorage = "full"  # of the block matrices; any other is lossy
     fp8: bool = (
         False  # the blocks' matrix products are computed in eight bits: lossy, and faster from Ada and Hopper on
     )

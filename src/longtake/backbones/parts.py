@@ -7,8 +7,8 @@ that of huggingface_hub: HF_HOME and HF_HUB_CACHE are honored. Nothing here goes
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,6 +24,7 @@ __all__ = [
     "Manifest",
     "ManifestFile",
     "ManifestPart",
+    "files_beside",
     "find_parts",
     "manifest_of",
     "stem_of",
@@ -106,10 +107,15 @@ class ManifestPart:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What exactly a model is made of."""
+    """What exactly a video is made with."""
 
     model: str
     parts: tuple[ManifestPart, ...]
+
+    def unplaced(self, model: str) -> Manifest:
+        """The same of a model of another name, without folders of this machine."""
+        here = {part: Path(part.source) for part in self.parts if Path(part.source).exists()}
+        return Manifest(model, tuple(replace(p, source=here[p].name) if p in here else p for p in self.parts))
 
 
 def find_parts(row: ModelRow, home: Path | None = None, places: Mapping[str, Path] | None = None) -> FoundModel:
@@ -143,20 +149,36 @@ def stem_of(part: Part) -> str:
     return "diffusion_pytorch_model" if any(mark in part.kind for mark in _DIFFUSERS) else "model"
 
 
-def manifest_of(found: FoundModel) -> Manifest:
-    """The files of a model, with sizes and digests.
+def files_beside(found: FoundModel) -> tuple[Path, ...]:
+    """What lies in the model's folder and is longtake's own."""
+    home = found.folder
+    named = () if home is None else (home / "codebooks.safetensors", home / "longtake.json")
+    return tuple(path for path in named if path.is_file())
+
+
+def manifest_of(found: FoundModel, loras: Iterable[Path] = ()) -> Manifest:
+    """The files of a model, with sizes and digests; the settings beside it and LoRAs are parts, too.
 
     Raises:
         ModelError: a part is not whole.
     """
-    return Manifest(found.row.name, tuple(_entry(found, one) for one in found.parts))
+    parts = [_entry(found, one) for one in found.parts]
+    beside = files_beside(found)
+    if beside:
+        source = parts[0].source if found.parts[0].commit else str(found.folder)
+        parts.append(ManifestPart("settings", source, tuple(map(_noted, beside))))
+    parts += [ManifestPart("lora", str(path), (_noted(path),)) for path in loras]
+    return Manifest(found.row.name, tuple(parts))
 
 
 def _entry(found: FoundModel, one: FoundPart) -> ManifestPart:
     path = found.path_of(one.part.name)
     source = f"{one.part.repo}@{one.commit}" if one.commit else str(path)
-    entries = (ManifestFile(file.name, file.stat().st_size, _digest(file)) for file in one.files)
-    return ManifestPart(one.part.name, source, tuple(entries))
+    return ManifestPart(one.part.name, source, tuple(map(_noted, one.files)))
+
+
+def _noted(path: Path) -> ManifestFile:
+    return ManifestFile(path.name, path.stat().st_size, _digest(path))
 
 
 def _find(row: ModelRow, part: Part, home: Path | None, places: Mapping[str, Path]) -> FoundPart:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -21,6 +22,7 @@ __all__ = [
     "check_fit",
     "digest_of",
     "opened",
+    "outline_tensors",
     "read_json",
     "read_note",
     "read_shapes",
@@ -104,6 +106,16 @@ def read_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
         with opened(path) as file:
             shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     return shapes
+
+
+def outline_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file on the meta device, from its header; those that are one number are read."""
+    with opened(path) as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+        return {
+            name: torch.empty(shape, device="meta") if math.prod(shape) != 1 else file.get_tensor(name)
+            for name, shape in shapes.items()
+        }
 
 
 def read_note(path: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -76,9 +76,13 @@ class Asked:
     part: Several = ()
     """NAME=PATH: a part of the model that is elsewhere, such as transformer=model.safetensors."""
     lora: Several = ()
-    """FILE or FILE:WEIGHT, in the names of diffusers, kohya, musubi or the model's publisher; several add up."""
-    storage: Literal["full", "fp8", "int8", "nf4"] | None = None
-    """What the network's matrices are kept in: less memory, and not quite the same video."""
+    """FILE or FILE:WEIGHT, in the names of diffusers, kohya, musubi or the model's publisher; several add up. @high or
+    @low behind it means one of Wan 2.2 A14B's two networks."""
+    storage: (
+        Literal["full", "fp8", "int8", "nf4", "int8:torchao", "fp8:torchao", "int8:bitsandbytes", "nf4:bitsandbytes"]
+        | None
+    ) = None
+    """What the network's matrices are kept in, and by which package: less memory, and not quite the same video."""
     fp8: bool = False
     """Compute in eight bits on a GPU that can (Ada, Hopper and later): faster, and not quite the same video."""
     compat: Literal["longtake", "official"] | None = None
@@ -157,7 +161,7 @@ def _make(request: Request | Extension, output: Path, asked: Asked, company: Com
             print(line, file=sys.stderr)
     if asked.dry_run:
         config, machine = checked.config, probe_machine(find_device(company.device), output.parent)
-        need = check_hardware(config.model, config, asked.machine.profile, machine)
+        need = check_hardware(config.model, config, asked.machine.profile, machine, asked.machine.attention)
         _report(checked, need, request.storyboard.timed, asked.json)
         return 0
     if request.storyboard.timed:
@@ -219,6 +223,7 @@ def _report(checked: Preflight, need: Need, timed: bool, as_json: bool) -> None:
                           "section_tokens": checked.section_tokens, "context_tokens": checked.context_tokens,
                           "disk_bytes": checked.disk_bytes, "profile": need.name, "device_bytes": need.device,
                           "host_bytes": need.host, "script": script_data(checked),
+                          "loras": [asdict(report) for report in checked.loras],
                           "config": json.loads(config.model_dump_json())}))  # fmt: skip
         return
     print(
@@ -241,5 +246,7 @@ def _report(checked: Preflight, need: Need, timed: bool, as_json: bool) -> None:
     print(
         f"placed as {need.name}: about {need.device / 2**30:.1f} GiB of the device, {need.host / 2**30:.1f} of the host"
     )
+    for report in checked.loras:
+        print(report)
     if timed:
         print(draw_script(checked, _columns()))

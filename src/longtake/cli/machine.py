@@ -22,7 +22,7 @@ class Machine:
     attention: Literal[
         "auto", "native", "cudnn", "flash", "efficient", "math", "tiled", "sage", "flash-attn", "xformers"
     ] = "auto"
-    """The kernel of attention; sage rounds to 8 bits, all others give the same."""
+    """The kernel of attention, one that longtake doctor lists; sage rounds to 8 bits, all others give the same."""
     compile: bool = False
     """Compile the network's blocks on a GPU: a minute of waiting, then quicker steps."""
 

@@ -48,7 +48,7 @@ class Options:
 
     A name such as td_f16k4f2k2f1k1_g9 is a time line, the past on the left: 16 frames through kernel 4, 2 through
     kernel 2, 1 through kernel 1, then 9 frames made. The folder of a run is drawn with its drift and motion from
-    section to section, as far as it is.
+    section to section, as far as it is, and with what it is made with.
     """
 
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
@@ -156,6 +156,7 @@ def _run_table(run: Run) -> dict[str, Any]:
     """A run as plain data, its sections in time order."""
     from longtake.pipeline import rows_of
 
+    manifest = run.read_manifest()
     sections = [
         {
             "section": row.section.index,
@@ -171,6 +172,7 @@ def _run_table(run: Run) -> dict[str, Any]:
         "run": str(run.folder),
         "request": run.request.model_dump(mode="json"),
         "config": json.loads(run.config.model_dump_json()),
+        "manifest": asdict(manifest) if manifest else None,
         "sections": sections,
     }
 

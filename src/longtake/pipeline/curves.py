@@ -10,6 +10,7 @@ from operator import attrgetter
 from statistics import fmean
 from typing import Literal
 
+from longtake.backbones import said_bytes
 from longtake.pipeline.meter import Meter
 from longtake.pipeline.run import Run
 from longtake.plan import Section
@@ -158,7 +159,20 @@ def draw_run(run: Run, columns: int = 100, levels: str = BARS) -> str:
         *(f"  {line}" for line in given_of(run)),
     ]
     curves = _curves(rows, columns, levels) if any(row.meter for row in rows) else [explain_no_meters(run)]
-    return "\n".join([*head, "", *curves, "", *_table(rows)])
+    return "\n".join([*head, "", *curves, "", *_table(rows), *_made_with(run)])
+
+
+def _made_with(run: Run) -> list[str]:
+    """A line for each part of what the run began with."""
+    manifest = run.read_manifest()
+    if manifest is None:
+        return []
+    lines = ["", "Made with"]
+    for part in manifest.parts:
+        size, count = said_bytes(sum(file.bytes for file in part.files)), len(part.files)
+        what = f"{count} files" if count > 1 else part.files[0].digest.removeprefix("samples:")[:12]
+        lines.append(f"  {part.name:<17} {size:>8}  {what:<12}  {part.source}")
+    return lines
 
 
 def explain_no_meters(run: Run) -> str:

@@ -18,8 +18,10 @@ from longtake.backbones.backbone import AnyCodec
 from longtake.backbones.company import Company
 from longtake.backbones.families import Conditioning, beside
 from longtake.backbones.loading import load_any_codec
+from longtake.backbones.parts import manifest_of
 from longtake.backbones.prompts import Words
 from longtake.backbones.reading import Draft, Reading, Told, read, velocity_of
+from longtake.backbones.registry import locate, present
 from longtake.backbones.running import Demand, Runtime
 from longtake.errors import HardwareError, InputError, LongtakeError, ModelError, NumericsError, OutputError
 from longtake.flow import NOISES, SOLVERS, Velocity, climb, renoising, sigmas
@@ -110,16 +112,21 @@ def begin(
     Raises:
         LongtakeError: it cannot begin; nothing is written then.
     """
+    config = checked.config
+    loras = dict.fromkeys(lora.file for lora in config.loras)
+    manifest = manifest_of(present(locate(config.model, config.parts)), loras)
+    if noted:
+        manifest = manifest.unplaced(noted.model)
     noted = noted or request
     if isinstance(request, Request):
-        image = fitted(load_image(request.image), checked.config)
-        keys = {key.frame: fitted(load_image(key.image), checked.config) for key in checked.script.keys}
-        return Run.create(folder, noted, checked.config, image, output, keys)
+        image = fitted(load_image(request.image), config)
+        keys = {key.frame: fitted(load_image(key.image), config) for key in checked.script.keys}
+        return Run.create(folder, noted, config, image, output, keys, manifest)
     assert checked.film
     begun = folder.exists()
     try:
-        start = take_in(checked.film, checked.config, folder, codec())
-        return Run.create(folder, noted, checked.config, start, output)
+        start = take_in(checked.film, config, folder, codec())
+        return Run.create(folder, noted, config, start, output, manifest=manifest)
     except LongtakeError:
         if not begun:
             shutil.rmtree(folder, ignore_errors=True)

@@ -10,12 +10,14 @@ Memory has three moments, of which the fullest counts:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
+from torch import nn
 
+from longtake.backbones.attention import Kernel, use_kernel
 from longtake.backbones.blueprints import Blueprint, blueprint_of
-from longtake.backbones.placement import PROFILES, Placement, place
+from longtake.backbones.placement import PROFILES, Placement, back_end_of, form_of, place
 from longtake.backbones.placement.modulation import can_be_tabulated
 from longtake.backbones.placement.plan import RESERVE
 from longtake.backbones.placement.storage import store_linears
@@ -194,7 +196,7 @@ def choose_need(name: str, needs: tuple[Need, ...], machine: Machine, profile: s
     raise HardwareError("\n".join(lines))
 
 
-def check_hardware(model: str, config: Config, profile: str, machine: Machine) -> Need:
+def check_hardware(model: str, config: Config, profile: str, machine: Machine, attention: str = AUTO) -> Need:
     """How the model will be placed for a video on this machine, before anything of it is loaded.
 
     Args:
@@ -202,15 +204,37 @@ def check_hardware(model: str, config: Config, profile: str, machine: Machine) -
         config: of the video.
         profile: the name of one of `PROFILES`, or "auto" for the first that is lossless and fits.
         machine: from `probe_machine`.
+        attention: the name of a kernel, or "auto" for the best that the device has.
 
     Raises:
-        InputError: there is no such profile for this model on this device.
+        InputError: there is no such profile for this model on this device, or the device has no such kernel.
+        ModelError: the kernel or the package that stores is not installed, or the kernel cannot what the network asks.
         HardwareError: it does not fit; the message names the profile that would, or says how much is lacking.
     """
     blueprint = blueprint_of(model, machine.device.dtype, config.parts)
-    store_linears(blueprint.transformer, "fp8" if config.fp8 else config.storage, torch.device("meta"))
+    _check_kernel(blueprint.transformer, attention, machine.device)
+    store_linears(blueprint.transformer, "fp8" if config.fp8 else form_of(config.storage), torch.device("meta"))
     needs = needs_of(blueprint, work_of(blueprint, config), machine.device)
-    return choose_need(model, needs, machine, profile)
+    package = back_end_of(config.storage)
+    if not package:
+        return choose_need(model, needs, machine, profile)
+    try:
+        stay = tuple(need for need in needs if need.placement.profile.blocks == "resident")
+        return choose_need(model, stay, machine, profile)
+    except HardwareError as error:
+        hint = f"{package}'s blocks cannot be streamed; those of --storage {form_of(config.storage)} can"
+        raise HardwareError(f"{error}\n  {hint}") from None
+
+
+def _check_kernel(transformer: nn.Module, attention: str, device: Device) -> None:
+    if attention == AUTO:
+        return
+    use_kernel(transformer, cast(Kernel, attention))
+    if attention not in device.kernels:
+        raise InputError(
+            f"attention {attention!r}: {device.name} does not have it in {str(device.dtype).removeprefix('torch.')}; "
+            f"there are {AUTO}, {', '.join(device.kernels)}"
+        )
 
 
 def seconds_of(work: Work, need: Need, rates: Rates, device: Device) -> Seconds:

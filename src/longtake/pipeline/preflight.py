@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,10 @@ from longtake.backbones import BackboneSettings, Outline, inspect_model
 from longtake.backbones.caches import CACHES
 from longtake.backbones.codebooks import check_sizes
 from longtake.backbones.hunyuan.buckets import Bucket, find_bucket, fit_bucket
-from longtake.backbones.parts import FoundModel
+from longtake.backbones.loading import foresee
+from longtake.backbones.lora import Lora, LoraReport
+from longtake.backbones.parts import FoundModel, files_beside
+from longtake.backbones.placement import back_end_of
 from longtake.backbones.registry import locate, present
 from longtake.errors import InputError, ModelError, OutputError, PlanError
 from longtake.media import Film, fit, load_image, open_film
@@ -49,15 +52,19 @@ class Preflight:
     disk_bytes: int  # that the run folder will need, about
     script: Script  # what each section is told
     film: Film | None = None  # the video that is made longer, if one is
+    loras: tuple[LoraReport, ...] = ()  # what will become of them, as far as their files' headers say
 
 
-def fingerprint_of(model: str, parts: Mapping[str, Path] = NOTHING, loras: Mapping[Path, float] = NOTHING) -> str:
+def fingerprint_of(model: str, parts: Mapping[str, Path] = NOTHING, loras: Iterable[Lora] = ()) -> str:
     """A digest of a model's configs and weights and of its LoRAs: sizes, and samples from the whole length of files.
 
     Raises:
         ModelError: there is no such model, or a part of it is not here.
     """
-    files = [*_files(present(locate(model, parts))), *((str(path), path) for path in sorted(loras))]
+    files = [
+        *_files(present(locate(model, parts))),
+        *((str(path), path) for path in sorted({lora.file for lora in loras})),
+    ]
     try:
         stats = [path.stat() for _, path in files]
         return _sampled(tuple(files), tuple((stat.st_size, stat.st_mtime_ns, stat.st_ino) for stat in stats))
@@ -83,9 +90,8 @@ def _files(found: FoundModel) -> Iterator[tuple[str, Path]]:
     for one in found.parts:
         for path in one.files:
             yield f"{one.part.name}/{path.name}", path
-    for path in sorted(found.folder.glob("*")) if found.folder else ():
-        if path.name in ("longtake.json", "codebooks.safetensors"):
-            yield path.name, path
+    for path in files_beside(found):
+        yield path.name, path
 
 
 def fitted(image: np.ndarray, config: Config) -> np.ndarray:
@@ -96,7 +102,7 @@ def fitted(image: np.ndarray, config: Config) -> np.ndarray:
 
 
 def preflight(request: Request | Extension, output: Path, folder: Path) -> Preflight:
-    """Checks images, model, schedule, order, length, size, output, run folder and disk; loads nothing large.
+    """Checks images, model, LoRAs, schedule, order, length, size, output, run folder and disk; loads nothing large.
 
     A video that is to be made longer is read to its end.
 
@@ -113,6 +119,7 @@ def preflight(request: Request | Extension, output: Path, folder: Path) -> Prefl
             raise OutputError(f"{output} is the video that is to be made longer; name another file")
         film = open_film(request.video)
         source = source_of(film, request.side, model.settings.fps, ratio)
+    loras = foresee(request.model, request.parts, request.loras)
     model = replace(model, settings=_sized(request, model, film))
     fingerprint = fingerprint_of(request.model, request.parts, request.loras)
     config = resolve(request, model.settings, grid, ratio, fingerprint, source)
@@ -150,6 +157,7 @@ def preflight(request: Request | Extension, output: Path, folder: Path) -> Prefl
         disk_bytes=need,
         script=script,
         film=film,
+        loras=loras,
     )
 
 
@@ -161,6 +169,9 @@ def _check_ways(request: Request | Extension, model: Outline) -> None:
         raise InputError(f"{request.model} was not distilled to obey guidance; --guidance leads it")
     if model.settings.manner == "anchored":
         _check_anchored(request)
+    package = back_end_of(request.storage)
+    if package and request.fp8:
+        raise InputError(f"storage {request.storage}: {package} computes with what it stores; leave out fp8")
     if request.cache not in ("none", "draft", *CACHES):
         raise InputError(f"unknown step cache {request.cache!r}; there are none, draft, {', '.join(CACHES)}")
 

@@ -7,8 +7,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from longtake.backbones.lora import Loras
+from longtake.backbones.placement import AnyStorage
 from longtake.errors import InputError, PlanError
 from longtake.flow import FRAMEPACK_SHIFT, Pyramid, Sampling
 from longtake.plan import (
@@ -70,8 +72,8 @@ class _Wish(BaseModel):
     seconds: float = Field(default=6.0, gt=0, le=LONGEST)
     model: str = "embedded"
     parts: dict[str, Path] = {}  # of the model that are elsewhere, by name: a folder, or a single file of weights
-    loras: dict[Path, FiniteFloat] = {}  # files, with their weights
-    storage: Literal["full", "fp8", "int8", "nf4"] = "full"  # of the blocks' matrices; less memory, not the same video
+    loras: Loras = ()  # files, with their weights
+    storage: AnyStorage = "full"  # of the blocks' matrices; less memory, not the same video
     fp8: bool = False  # compute in eight bits where the device can
     compat: Literal["longtake", "official"] = "longtake"  # official: as FramePack's own program has it
     order: str | None = None
@@ -126,14 +128,6 @@ class _Wish(BaseModel):
             return {kernel.strip() or "*": size.strip() for kernel, _, size in parts}
         return value
 
-    @field_validator("loras", mode="before")
-    @classmethod
-    def _weights(cls, value: Any) -> Any:
-        """Also reads a list of files, each with its weight behind a colon or without one."""
-        if isinstance(value, list | tuple):
-            return dict(_weighted(str(one)) for one in value)
-        return value
-
     @field_validator("parts", mode="before")
     @classmethod
     def _places(cls, value: Any) -> Any:
@@ -144,19 +138,6 @@ class _Wish(BaseModel):
                 raise ValueError("expected name=path, such as transformer=model.safetensors")
             return {name: path for name, _, path in pairs}
         return value
-
-
-def _weighted(lora: str) -> tuple[str, float]:
-    """A file and its weight.
-
-    >>> _weighted("style.safetensors:0.8"), _weighted("style.safetensors")
-    (('style.safetensors', 0.8), ('style.safetensors', 1.0))
-    """
-    path, _, weight = lora.rpartition(":")
-    try:
-        return (path, float(weight)) if path else (lora, 1.0)
-    except ValueError:
-        return lora, 1.0
 
 
 class Request(_Wish):
@@ -216,8 +197,8 @@ class Config(BaseModel):
     model: str
     fingerprint: str  # of the model's files, and of its LoRAs
     parts: dict[str, Path] = {}
-    loras: dict[Path, FiniteFloat] = {}
-    storage: Literal["full", "fp8", "int8", "nf4"] = "full"
+    loras: Loras = ()
+    storage: AnyStorage = "full"
     fp8: bool = False
     compat: Literal["longtake", "official"] = "longtake"
     order: str

@@ -2,6 +2,7 @@
 
 request.json                 as asked
 config.json                  as resolved
+manifest.json                the files of the model and of LoRAs when it began, with sizes and digests
 output.json                  where the finished video goes, if it is not beside the folder under its name
 start.png                    the start image as the model sees it
 start.safetensors            its latents, as frame 0
@@ -38,6 +39,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from longtake.backbones.parts import Manifest
 from longtake.errors import OutputError, RunError
 from longtake.media import Segment, append_segment, join_segments, save_image, whole, write_segment
 from longtake.pipeline.meter import Meter
@@ -48,6 +50,7 @@ from longtake.schedule import parse
 __all__ = ["SHOT", "Run", "check_new", "frames_of", "source_segments", "write_latents"]
 
 METERS = TypeAdapter(Meter)
+MANIFESTS = TypeAdapter(Manifest)
 REQUESTS = TypeAdapter[Request | Extension](Request | Extension)
 SHOT = 64  # images of a source in one file
 
@@ -71,10 +74,12 @@ class Run:
         image: np.ndarray,
         output: Path | None = None,
         keys: Mapping[int, np.ndarray] = MappingProxyType({}),
+        manifest: Manifest | None = None,
     ) -> Run:
         """A new run in a folder that does not exist yet or is empty; its video goes to `output`, or beside the folder.
 
-        `image` is the start image, `keys` are the key images by their frames, all as the model sees them.
+        `image` is the start image, `keys` are the key images by their frames, all as the model sees them;
+        `manifest` says what they are made into a video with.
 
         Raises:
             OutputError: the folder cannot be written; it is as it was then.
@@ -93,6 +98,8 @@ class Run:
                 save_image(key, path)
             if output and output.resolve() != _beside(folder):
                 _write_json(folder / "output.json", _Output(run=folder.resolve(), video=output.resolve()))
+            if manifest:
+                _write_json(run.manifest_path, manifest)
             _write_json(folder / "request.json", request)
             _write_json(folder / "config.json", config)  # last: a folder with a config is a whole run
         except (OSError, OutputError) as error:
@@ -132,6 +139,24 @@ class Run:
         except (OSError, ValidationError) as error:
             raise RunError(f"{path}: cannot be read ({error}); delete it to have the video beside the run") from error
         return noted.video if noted.run == self.folder.resolve() else _beside(self.folder)
+
+    @property
+    def manifest_path(self) -> Path:
+        """Where it is said what the run began with."""
+        return self.folder / "manifest.json"
+
+    def read_manifest(self) -> Manifest | None:
+        """What the run began with; nothing where that was not noted.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        if not self.manifest_path.exists():
+            return None
+        try:
+            return MANIFESTS.validate_json(self.manifest_path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise RunError(f"{self.manifest_path}: cannot be read ({error}); a run goes on without it") from error
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -384,7 +409,8 @@ def check_new(folder: Path) -> None:
     """
     if (folder / "config.json").exists():
         raise RunError(f"{folder} holds a run already: go on with `longtake resume {folder}`, or name another folder")
-    begun = {"start.png", "last.png", "source.safetensors", "output.json", "request.json", "config.json"}
+    pictures, noted = {"start.png", "last.png", "source.safetensors"}, ("output", "manifest", "request", "config")
+    begun = pictures | {f"{name}.json" for name in noted}
     files = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     numbered = ("keys/*.png", "source/*.mp4", "source/*.mp4.unfinished")
     names = (p.name.removesuffix(".unfinished") for p in files if not any(map(p.match, numbered)))
@@ -405,9 +431,9 @@ def _beside(folder: Path) -> Path:
     return folder.with_name(folder.name.removesuffix(".run") + ".mp4")
 
 
-def _write_json(path: Path, content: BaseModel) -> None:
+def _write_json(path: Path, content: BaseModel | Manifest) -> None:
     with whole(path) as unfinished:
-        unfinished.write_text(content.model_dump_json(indent=2) + "\n")
+        unfinished.write_bytes(TypeAdapter(type(content)).dump_json(content, indent=2) + b"\n")
 
 
 def _read_meter(path: Path) -> Meter:

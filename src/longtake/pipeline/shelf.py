@@ -54,7 +54,7 @@ class Shelf:
         if self._held and wanted == self._wanted and self._has_room(config, probe_machine(device, folder).device):
             return self._held
         self.clear()
-        need = check_hardware(c.model, c, runtime.profile, probe_machine(device, folder))
+        need = check_hardware(c.model, c, runtime.profile, probe_machine(device, folder), runtime.attention)
         backbone = self._load(c.model, _how(c, device, need))
         self._held = Placed(backbone, replace(runtime, profile=need.name), TILED[need.tiling])
         self._wanted = wanted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from longtake.web.schema import Wanted, ending, named, placed
 from longtake.web.settings import Settings
 
 if TYPE_CHECKING:
+    from longtake.backbones.lora import Lora
     from longtake.pipeline import Config
 
 __all__ = ["Checked", "check", "plan_of", "priced", "ranges"]
@@ -163,7 +164,7 @@ def _check(wanted: Wanted, settings: Settings, uploads: Path, blank: Path | None
         param = {"image": "input_reference", "video": "video"}[source]
         raise Refusal("invalid_request", f"{param} is missing; the id of an upload would do", param)
     local = placed(fields, lambda upload: str(uploads / upload))
-    local = {source: str(blank), **local, "model": settings.models[model], **loras_of(fields, settings)}
+    local = {source: str(blank), **local, "model": settings.models[model]}
     try:
         request = kind.model_validate(local)
     except ValidationError as error:
@@ -172,10 +173,14 @@ def _check(wanted: Wanted, settings: Settings, uploads: Path, blank: Path | None
         text = first["msg"].removeprefix("Value error, ")
         message = scrubbed(f"{place}: {text[:1].lower()}{text[1:]}" if place else text, settings.names)
         raise Refusal("invalid_request", message, place or None) from None
+    if request.loras:
+        fields["loras"] = [lora.model_dump(mode="json") for lora in request.loras]
+        request = request.model_copy(update={"loras": loras_of(request.loras, settings)})
     work = settings.home / "work"
     checked = preflight(request, work / "plan.mp4", work / f"plan-{uuid4().hex}")
     told = list(told_of(checked.film, checked.config)) if checked.film else []
     told += [f"{snap.cue}: {snap.asked:g} s -> {snap.got:g} s" for snap in checked.script.snaps]
+    told += [line for report in checked.loras for line in str(report).splitlines()]
     plan = plan_of(checked.config, [scrubbed(line.strip(), settings.names) for line in told])
     return Checked(
         {"model": model, **fields},
@@ -187,21 +192,17 @@ def _check(wanted: Wanted, settings: Settings, uploads: Path, blank: Path | None
     )
 
 
-def loras_of(fields: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+def loras_of(asked: Sequence[Lora], settings: Settings) -> tuple[Lora, ...]:
     """The LoRAs that are asked for by name, as files of the studio's folder of them.
 
     Raises:
         InputError: there is no such file.
     """
-    if "loras" not in fields or not settings.loras:
-        return {}
-    here = {path.name: path for path in sorted(settings.loras.glob("*.safetensors"))}
-    given = fields["loras"]
-    weights = given if isinstance(given, Mapping) else {str(name): 1.0 for name in given}
-    for name in weights:
-        if name not in here:
-            raise InputError(f"there is no LoRA {name!r} here; there are {', '.join(here) or 'none'}")
-    return {"loras": {str(here[name]): weight for name, weight in weights.items()}}
+    here = {path.name: path for path in sorted(settings.loras.glob("*.safetensors"))} if settings.loras else {}
+    for lora in asked:
+        if str(lora.file) not in here:
+            raise InputError(f"there is no LoRA {str(lora.file)!r} here; there are {', '.join(here) or 'none'}")
+    return tuple(lora.model_copy(update={"file": here[str(lora.file)]}) for lora in asked)
 
 
 def priced(plan: Mapping[str, Any], usual: float | None) -> dict[str, Any]:

@@ -48,6 +48,9 @@ def lease(studio: Studio, worker: str) -> Job | None:
 def listed(studio: Studio, job: Job) -> dict[str, Any]:
     """What a worker is given with a lease. It blocks while files are read."""
     fields = {**job.asked, "model": studio.settings.models.get(job.model, job.model)}
+    home = studio.settings.loras
+    if home:
+        fields["loras"] = [{**lora, "file": str(home / lora["file"])} for lora in job.asked.get("loras", ())]
     return {
         "lease": job.lease,
         "seconds": studio.settings.lease_seconds,

@@ -2,7 +2,7 @@
 
 A file that the server has is not made again, so what a killed worker leaves behind is where the next one begins:
 
-    run begun       request.json, pictures, a source; config.json is the last one, since a folder with it is a run
+    run begun       request, manifest, pictures, a source; config.json is the last one, since a folder with it is a run
     first step      latents of start and key images: they are encoded once
     section done    its latents, then images and meters of what could be decoded, then the event
     finished        output.mp4, then the end of the lease
@@ -38,7 +38,8 @@ from longtake.web.sending import Overrides, Post
 __all__ = ["Ended", "Failure", "failure_of", "work"]
 
 GLANCES = 1.0  # seconds between previews, at least
-BEGUN = ("request.json", "start.png", "keys/*.png", "source/*.mp4", "source.safetensors", "last.png", "config.json")
+BEGUN = ("request.json", "manifest.json", "start.png", "keys/*.png", "source/*.mp4", "source.safetensors", "last.png",
+         "config.json")  # fmt: skip
 ENCODED = ("start.safetensors", "keys/*.safetensors")
 MADE = ("segments/*.mp4", "meters/*.json")
 CHANGING = ("request.json", "config.json")  # while a run is made; all other files are written once
@@ -272,7 +273,7 @@ def renamed(request: R, name: Callable[[Path], Path]) -> R:
 def unplaced(request: R, model: str) -> R:
     """A request that says no folder of its model, either, but what the server calls it."""
     parts = {part: Path(path.name) for part, path in request.parts.items()}
-    loras = {Path(path.name): weight for path, weight in request.loras.items()}
+    loras = tuple(lora.model_copy(update={"file": Path(lora.file.name)}) for lora in request.loras)
     return request.model_copy(update={"model": model, "parts": parts, "loras": loras})
 
 

@@ -28,7 +28,7 @@ from longtake.backbones.wan_parts import (
 from longtake.backbones.weights import check_fit, read_json, read_shapes, weight_files
 from longtake.errors import ModelError
 
-__all__ = ["helios_outline", "load_helios"]
+__all__ = ["helios_outline", "helios_skeleton", "load_helios"]
 
 
 def helios_outline(found: FoundModel) -> Outline:
@@ -38,6 +38,11 @@ def helios_outline(found: FoundModel) -> Outline:
     transformer = _skeleton(_folder_of(found), settings)
     check_widths(found.row.name, codec.config["z_dim"], prompts.config.d_model, transformer.config)
     return outline_of(found, settings, codec, transformer, OWN_KERNELS)
+
+
+def helios_skeleton(found: FoundModel) -> HeliosTransformer3DModel:
+    """The transformer without its weights, which has all of its history's."""
+    return _skeleton(_folder_of(found), settings_of(found))
 
 
 def load_helios(found: FoundModel, how: Loaded) -> Backbone:

@@ -41,6 +41,7 @@ from longtake.backbones.fused import (
     Rounded,
     gated_sum,
     gated_sum_norm,
+    is_plain,
     linear_gelu,
     modulated_norm,
     rotate_normed,
@@ -235,8 +236,9 @@ def _projected(
 
 def _lay_together(linears: Sequence[nn.Module | None]) -> None:
     """Puts the weights of plain layers of one size behind each other in memory."""
-    if all(type(linear) is nn.Linear and linear.bias is not None for linear in linears):
-        weights = [linear.weight for linear in linears if isinstance(linear, nn.Linear)]
+    plain = [linear for linear in linears if is_plain(linear)]
+    if len(plain) == len(linears):
+        weights = [linear.weight for linear in plain]
         if all(weight.shape == weights[0].shape and weight.dtype == weights[0].dtype for weight in weights):
             together = torch.cat([weight.data for weight in weights])
             for weight, part in zip(weights, together.chunk(len(weights)), strict=True):
@@ -245,9 +247,9 @@ def _lay_together(linears: Sequence[nn.Module | None]) -> None:
 
 def _together(linears: Sequence[nn.Module]) -> Tensor | None:
     """The weights of plain layers as one matrix, if they lie behind each other."""
-    if not all(type(linear) is nn.Linear and linear.bias is not None for linear in linears):
+    weights = [linear.weight for linear in linears if is_plain(linear)]
+    if len(weights) < len(linears):
         return None
-    weights = [linear.weight for linear in linears if isinstance(linear, nn.Linear)]
     first, step = weights[0], weights[0].nbytes
     for index, weight in enumerate(weights):
         here = weight.is_contiguous() and weight.data_ptr() == first.data_ptr() + index * step
@@ -290,7 +292,7 @@ def _beside(
     if computes_in_fp8(linear):
         return linear(rounded_gelu(block.proj_mlp(normed), FP8, beside=attended))
     mlp = linear_gelu(normed, block.proj_mlp)
-    if type(linear) is not nn.Linear:
+    if not is_plain(linear):
         return linear(torch.cat([attended, mlp], dim=2))
     d, weight = attended.shape[2], linear.weight.t()
     total = torch.addmm(linear.bias, mlp.flatten(0, 1), weight[d:])

@@ -27,7 +27,7 @@ from longtake.backbones.weights import read_json
 from longtake.errors import ModelError
 from longtake.schedule import Kernel
 
-__all__ = ["hunyuan_outline", "load_hunyuan", "load_hunyuan_codec"]
+__all__ = ["hunyuan_outline", "hunyuan_skeleton", "load_hunyuan", "load_hunyuan_codec"]
 
 
 def hunyuan_outline(found: FoundModel) -> Outline:
@@ -50,6 +50,13 @@ def hunyuan_outline(found: FoundModel) -> Outline:
         family="hunyuan",
         buckets=found.row.buckets,
     )
+
+
+def hunyuan_skeleton(found: FoundModel) -> Any:
+    """The transformer without its weights, those for history begun."""
+    network = _skeleton(found)
+    begin_history(network, kernels_of(settings_of(found).schedules))
+    return network
 
 
 def load_hunyuan(found: FoundModel, how: Loaded) -> Backbone:

@@ -29,7 +29,7 @@ from longtake.backbones.lora.file import LoraFile, LoraLayer
 from longtake.backbones.names import Place, places
 from longtake.errors import ModelError
 
-__all__ = ["LoraReport", "apply_loras", "remove_loras"]
+__all__ = ["LoraReport", "apply_loras", "foresee_loras", "remove_loras"]
 
 
 Layer: TypeAlias = nn.Linear | nn.Conv3d
@@ -45,11 +45,17 @@ class LoraReport:
     matched: tuple[str, ...]
     unmatched: tuple[str, ...]  # the network has no place for them, or they are no plain LoRA's
     zero: tuple[str, ...]  # they fit, and change nothing
+    foreseen: bool = False  # from the file's header: which fit and change nothing is not known
+    network: str = ""  # high or low, of a model that has two
 
     def __str__(self) -> str:
         """One sentence, and one more for each thing to know."""
         total = len(self.matched) + len(self.unmatched) + len(self.zero)
-        lines = [f"{self.file} at {self.weight:g} ({self.looks}): {len(self.matched)} of {total} tensors applied"]
+        where = f" in the network for {self.network} noise" if self.network else ""
+        became = "have a place" if self.foreseen else "applied"
+        lines = [
+            f"{self.file} at {self.weight:g}{where} ({self.looks}): {len(self.matched)} of {total} tensors {became}"
+        ]
         for what, keys in (("have no place in this model", self.unmatched), ("have no effect", self.zero)):
             if keys:
                 lines.append(f"  {len(keys)} {what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}")
@@ -73,8 +79,7 @@ def apply_loras(transformer: ModelMixin, loras: Sequence[tuple[LoraFile, float]]
         ModelError: nothing of a file matched, it was made for a model of another size, or a layer that it changes has
             hooks already.
     """
-    layers = _layers(transformer)
-    fits = [_fitted(file, weight, layers, type(transformer).__name__) for file, weight in loras]
+    fits = _fits(transformer, loras)
     remove_loras(transformer)
     trainable = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
     for number, fit in enumerate(fits):
@@ -87,6 +92,15 @@ def apply_loras(transformer: ModelMixin, loras: Sequence[tuple[LoraFile, float]]
     for parameter in trainable:
         parameter.requires_grad_(True)
     return tuple(fit.report for fit in fits)
+
+
+def foresee_loras(transformer: nn.Module, loras: Sequence[tuple[LoraFile, float]]) -> tuple[LoraReport, ...]:
+    """What would become of these LoRAs in a network; outlines of both, on the meta device, will do.
+
+    Raises:
+        ModelError: as `apply_loras`.
+    """
+    return tuple(fit.report for fit in _fits(transformer, loras))
 
 
 def remove_loras(transformer: nn.Module) -> None:
@@ -112,6 +126,11 @@ def _layers(transformer: nn.Module) -> dict[str, Layer]:
         for name, module in transformer.named_modules()
         if isinstance(module, Layer) and not re.search(r"\.lora_[AB]\.", name)
     }
+
+
+def _fits(transformer: nn.Module, loras: Sequence[tuple[LoraFile, float]]) -> list[_Fit]:
+    layers = _layers(transformer)
+    return [_fitted(file, weight, layers, type(transformer).__name__) for file, weight in loras]
 
 
 def _is_hooked(module: nn.Module) -> bool:
@@ -147,7 +166,9 @@ def _fitted(file: LoraFile, weight: float, layers: Mapping[str, Layer], model: s
             f"{file.path}: none of its {len(unmatched)} tensors fits. The file looks like {file.looks}; "
             f"the model is a {model}, with layers like {next(iter(layers))}"
         )
-    report = LoraReport(file.path.name, weight, file.looks, tuple(matched), tuple(unmatched), tuple(zero))
+    report = LoraReport(
+        file.path.name, weight, file.looks, tuple(matched), tuple(unmatched), tuple(zero), file.outlined
+    )
     return _Fit(parts, report)
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from jaxtyping import Float
 from peft.utils.other import get_pattern_key
 from torch import Tensor
 
-from longtake.backbones.weights import read_json, read_note, read_tensors
+from longtake.backbones.weights import outline_tensors, read_json, read_note, read_tensors
 from longtake.errors import ModelError
 
-__all__ = ["LoraFile", "LoraLayer", "read_lora"]
+__all__ = ["LoraFile", "LoraLayer", "outline_lora", "read_lora"]
 
 # How trainers call the parts of a layer.
 _ROLES = {
@@ -64,9 +64,11 @@ class LoraLayer:
 
     @property
     def does_nothing(self) -> bool:
-        """True if what it adds is zero."""
+        """True if what it adds is zero; of an outline only the scale says so."""
+        if self.scale == 0 or self.up.is_meta:
+            return self.scale == 0
         weight = bool(self.down.any()) and bool(self.up.any())
-        return self.scale == 0 or not (weight or (self.bias is not None and bool(self.bias.any())))
+        return not (weight or (self.bias is not None and bool(self.bias.any())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class LoraFile:
     layers: tuple[LoraLayer, ...]
     foreign: tuple[str, ...]  # tensors that are not, or not only, a plain low-rank layer's
     trained_for: str = ""  # what the trainer wrote into the header
+    outlined: bool = False  # its tensors are on the meta device
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -103,6 +106,21 @@ def read_lora(path: str | Path) -> LoraFile:
     Raises:
         ModelError: there is no such file, it is a pickle, it is cut short, or a layer's two halves don't fit.
     """
+    path = _checked(path)
+    return _file(path, read_tensors([path], ""))
+
+
+def outline_lora(path: str | Path) -> LoraFile:
+    """The same from the file's header alone, its tensors on the meta device: enough to see whether it fits a network.
+
+    Raises:
+        ModelError: as `read_lora`.
+    """
+    path = _checked(path)
+    return replace(_file(path, outline_tensors(path)), outlined=True)
+
+
+def _checked(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():
         raise ModelError(f"{path} is a folder; give the LoRA's .safetensors file in it")
@@ -113,7 +131,11 @@ def read_lora(path: str | Path) -> LoraFile:
             f"{path}: a LoRA is read from safetensors only, for a pickle can run any program; "
             "look for a .safetensors file of it, or convert it"
         )
-    tensors, note = read_tensors([path], ""), read_note(path)
+    return path
+
+
+def _file(path: Path, tensors: Mapping[str, Tensor]) -> LoraFile:
+    note = read_note(path)
     config = _adapter_config(path, note)
     found = _grouped(tensors)
     layers = tuple(_layer(path, prefixed, parts, tensors, config) for prefixed, parts in found.items())
@@ -150,6 +172,8 @@ def _layer(
     if down.ndim < 2 or up.ndim < 2 or up.shape[1] != rank or rank == 0:
         shapes = f"{tuple(down.shape)} and {tuple(up.shape)}"
         raise ModelError(f"{path}: the halves of {prefixed} are {shapes}, which don't fit; fetch the file again")
+    if "alpha" in parts and tensors[parts["alpha"]].numel() != 1:
+        raise ModelError(f"{path}: {parts['alpha']} is not one number; fetch the file again")
     scale = tensors[parts["alpha"]].item() / rank if "alpha" in parts else _declared_scale(name, rank, config)
     bias = tensors[parts["bias"]] if "bias" in parts else None
     if "difference" in parts:

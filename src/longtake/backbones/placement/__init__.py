@@ -8,7 +8,7 @@ modulation  what depends on step and prompt alone, as tables instead of matrices
 streaming   blocks in host memory that come to the device one ahead of their turn
 """
 
-from longtake.backbones.placement.backends import BackEnd, store_linears_with
+from longtake.backbones.placement.backends import AnyStorage, back_end_of, form_of, store
 from longtake.backbones.placement.fp8 import compute_in_fp8
 from longtake.backbones.placement.layout import settle
 from longtake.backbones.placement.modulation import PromptInputs, Tables, tabulate
@@ -18,7 +18,7 @@ from longtake.backbones.placement.streaming import Host, Streaming, stream_block
 
 __all__ = [
     "PROFILES",
-    "BackEnd",
+    "AnyStorage",
     "Host",
     "Placement",
     "Profile",
@@ -27,12 +27,14 @@ __all__ = [
     "StoredLinear",
     "Streaming",
     "Tables",
+    "back_end_of",
     "choose",
     "compute_in_fp8",
+    "form_of",
     "place",
     "settle",
+    "store",
     "store_linears",
-    "store_linears_with",
     "stream_blocks",
     "tabulate",
 ]

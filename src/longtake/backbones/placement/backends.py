@@ -1,7 +1,7 @@
 """The same matrices stored by other packages, which bring kernels of their own.
 
-    torchao        int8, fp8     its tensors in plain linear layers
-    bitsandbytes   int8, nf4     its layers; int8 is LLM.int8(), which keeps outlying columns in 16 bits
+    int8:torchao        fp8:torchao          its tensors in plain linear layers
+    int8:bitsandbytes   nf4:bitsandbytes     its layers; int8 is LLM.int8(), which keeps outlying columns in 16 bits
 
 LoRAs lie over both. Blocks cannot be streamed with them, for their tensors are not plain: that takes the storage of
 `store_linears`, which needs no package.
@@ -11,42 +11,63 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
-from longtake.backbones.placement.storage import Storage, StoredLinear, block_linears
+from longtake.backbones.placement.storage import Storage, StoredLinear, block_linears, store_linears
 from longtake.errors import ModelError
 
-__all__ = ["BackEnd", "store_linears_with"]
+__all__ = ["AnyStorage", "Foreign", "back_end_of", "form_of", "store"]
 
-BackEnd = Literal["torchao", "bitsandbytes"]
+Foreign = Literal["int8:torchao", "fp8:torchao", "int8:bitsandbytes", "nf4:bitsandbytes"]
+AnyStorage = Storage | Foreign
 Store = Callable[[Any, nn.Module, Mapping[str, nn.Linear], torch.device], None]
 
 
-def store_linears_with(back_end: BackEnd, transformer: nn.Module, storage: Storage, device: torch.device) -> int:
-    """Lets a package store the large matrices of a network; returns how many. They are on the device then.
+def form_of(storage: AnyStorage) -> Storage:
+    """The form of ours that takes as much memory.
 
-    To be called where `store_linears` would be.
+    >>> form_of("int8:torchao"), form_of("nf4")
+    ('int8', 'nf4')
+    """
+    return cast(Storage, storage.partition(":")[0])
+
+
+def back_end_of(storage: AnyStorage) -> str:
+    """The package that stores so; empty for none. It can be imported.
 
     Raises:
-        ModelError: the package is missing or cannot store so, or the network has been prepared further than it may be.
+        ModelError: it cannot.
     """
-    store = _STORES.get((back_end, storage))
-    if store is None:
-        known = ", ".join(kind for name, kind in _STORES if name == back_end)
-        raise ModelError(f"{back_end} does not store matrices in {storage!r}; it has {known}")
-    layers = block_linears(transformer)
-    if any(isinstance(layer, StoredLinear) for layer in layers.values()):
-        raise ModelError(f"the matrices are stored in fewer bits already: {back_end} takes those that are not")
+    package = storage.partition(":")[2]
     try:
-        package = importlib.import_module(back_end)
+        if package:
+            importlib.import_module(package)
     except ImportError as error:
         raise ModelError(
-            f"{back_end} cannot be used ({error}): pip install longtake[{back_end}], or leave the storage to longtake"
+            f"{package} cannot be used ({error}): pip install longtake[{package}], or leave the storage to longtake: "
+            f"{form_of(storage)}"
         ) from error
-    store(package, transformer, layers, device)
+    return package
+
+
+def store(transformer: nn.Module, storage: AnyStorage, device: torch.device) -> int:
+    """Stores the large matrices of a network, as `store_linears` does or by a package; returns how many.
+
+    A package leaves them on the device.
+
+    Raises:
+        ModelError: the package is missing, or the network has been prepared further than it may be.
+    """
+    if storage not in _STORES:
+        return store_linears(transformer, form_of(storage), device)
+    package = back_end_of(storage)
+    layers = block_linears(transformer)
+    if any(isinstance(layer, StoredLinear) for layer in layers.values()):
+        raise ModelError(f"the matrices are stored in fewer bits already: {package} takes those that are not")
+    _STORES[storage](importlib.import_module(package), transformer, layers, device)
     return len(layers)
 
 
@@ -89,9 +110,9 @@ def _int8(package: Any, layer: nn.Linear) -> nn.Linear:
     return stored
 
 
-_STORES: dict[tuple[str, str], Store] = {
-    ("torchao", "int8"): _torchao("Int8WeightOnlyConfig"),
-    ("torchao", "fp8"): _torchao("Float8WeightOnlyConfig"),
-    ("bitsandbytes", "int8"): _bitsandbytes(_int8),
-    ("bitsandbytes", "nf4"): _bitsandbytes(_nf4),
+_STORES: dict[AnyStorage, Store] = {
+    "int8:torchao": _torchao("Int8WeightOnlyConfig"),
+    "fp8:torchao": _torchao("Float8WeightOnlyConfig"),
+    "int8:bitsandbytes": _bitsandbytes(_int8),
+    "nf4:bitsandbytes": _bitsandbytes(_nf4),
 }

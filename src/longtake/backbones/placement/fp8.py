@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from longtake.backbones.fused import Rounded, rounded_rows
+from longtake.backbones.fused import Rounded, is_plain, rounded_rows
 from longtake.backbones.placement.storage import (
     FP8,
     FP8_ROWS,
@@ -63,6 +63,8 @@ def compute_in_fp8(transformer: nn.Module, device: torch.device) -> int:
         for name, layer in block_linears(transformer).items()
         if not layer.in_features % _MULTIPLE and not layer.out_features % _MULTIPLE
     }
+    if any(type(layer.weight) is not nn.Parameter for layer in layers.values()):
+        raise ModelError("the matrices are stored by another package, which computes with them: leave out fp8")
     if not layers:
         raise ModelError(f"{type(transformer).__name__} has no layers whose sizes are multiples of {_MULTIPLE}")
     for name, layer in layers.items():
@@ -104,7 +106,7 @@ def multiply_into(layer: nn.Module, x: Float[Tensor, "b n i"] | Rounded, out: Fl
     """
     if isinstance(x, Rounded) and isinstance(layer, StoredLinear) and out.dtype == _WIDE and out.is_contiguous():
         _multiply(layer, x, out.flatten(0, 1))
-    elif isinstance(x, Tensor) and type(layer) is nn.Linear and layer.bias is not None and out.is_contiguous():
+    elif isinstance(x, Tensor) and is_plain(layer) and out.is_contiguous():
         torch.addmm(layer.bias, x.flatten(0, 1), layer.weight.t(), out=out.flatten(0, 1))
     else:
         out.copy_(layer(x))

@@ -102,8 +102,12 @@ def settle(module: nn.Module, device: torch.device, leave: Iterable[nn.Module] =
     for name, tensor in live_tensors(module):
         if tensor.is_meta:
             raise ModelError(f"{name} has no weights yet: load the checkpoint before it is placed")
-        if id(tensor) not in left:
+        if id(tensor) in left:
+            continue
+        if type(tensor) in (nn.Parameter, Tensor):
             tensor.data = tensor.data.to(device)
+        else:  # of another package, whose layer knows what belongs to it
+            module.get_submodule(name.rpartition(".")[0]).to(device)
 
 
 def repeated_blocks(transformer: nn.Module) -> tuple[nn.Module, ...]:
