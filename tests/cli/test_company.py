@@ -12,11 +12,21 @@ from PIL import Image
 from longtake.pipeline import Run
 
 
-def started(rank, port, home, *arguments):
+THREADS = """
+import sys
+from pathlib import Path
+from longtake.cli import main
+code = main(sys.argv[1:])
+names = {task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")}
+sys.exit(code if not any("gloo" in name for name in names) else 99)
+"""
+
+
+def started(rank, port, home, *arguments, command=("-m", "longtake")):
     world = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
              "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, "-m", "longtake", *map(str, arguments)],
+        [sys.executable, *command, *map(str, arguments)],
         cwd=home,
         env=os.environ | world,
         stdout=subprocess.PIPE,
@@ -25,13 +35,13 @@ def started(rank, port, home, *arguments):
     )
 
 
-def together(home, *arguments):
+def together(home, *arguments, **how):
     """Exit code, stdout and stderr of each of two processes."""
     # The first process offers its meeting place at a port of the system's choice in a store that the test holds.
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # as torchrun says: the store is there already
     try:
-        processes = [started(rank, store.port, home, *arguments) for rank in range(2)]
+        processes = [started(rank, store.port, home, *arguments, **how) for rank in range(2)]
         heard = [process.communicate(timeout=240) for process in processes]
     finally:
         del os.environ["TORCHELASTIC_USE_AGENT_STORE"]
@@ -75,3 +85,11 @@ def test_what_cannot_be_shared_ends_both_processes_with_the_reason(asking, tmp_p
     )
     assert (code, follower) == (2, 0)
     assert "step caches decide by the tokens of one device" in err
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are looked up in /proc")
+@pytest.mark.parametrize(("more", "codes"), [([], [0, 0]), (["--cache", "first_block"], [2, 0])])
+def test_no_thread_outlives_the_company(asking, tmp_path, more, codes):
+    """One that lets go of a tensor while Python ends would abort the process, now and then."""
+    ended = together(tmp_path, "generate", *asking, "--output", "two.mp4", *more, command=("-c", THREADS))
+    assert [code for code, _, _ in ended] == codes

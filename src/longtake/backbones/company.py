@@ -78,7 +78,7 @@ class Company:
             return
         if self._crew.leads:
             self._crew.leave()
-        distributed.destroy_process_group()
+        self._crew.close()
 
     def follow(self) -> None:
         """Does what the first process tells, until it leaves."""

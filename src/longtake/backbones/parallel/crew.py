@@ -11,6 +11,7 @@ given is sent before each call, some 30 MB for the 13 B model: less than a thous
 
 from __future__ import annotations
 
+import gc
 import io
 import pickle
 from collections.abc import Callable
@@ -51,17 +52,13 @@ class Crew:
 
     def __init__(self, group: ProcessGroup, device: torch.device) -> None:
         self.group, self._device = group, device
+        self.leads = group.rank() == 0  # True for the first rank
         ranks = distributed.get_process_group_ranks(group)
         self._first = ranks[0]
         told = distributed.new_group(ranks, timeout=_PATIENCE, backend="gloo")
         assert isinstance(told, ProcessGroup)  # this rank is in it
         self._told = told
         self._tasks: list[Callable[..., Any]] = []
-
-    @property
-    def leads(self) -> bool:
-        """True for the first rank."""
-        return self.group.rank() == 0
 
     def everywhere(self, task: Callable[_P, _R]) -> Callable[_P, _R]:
         """On the first rank, a function that does this in all ranks, and gives what it gives in the first.
@@ -121,6 +118,15 @@ class Crew:
     def leave(self) -> None:
         """Lets the others go, on the first rank. The network cannot be called together after that."""
         self._tell(None)
+
+    def close(self) -> None:
+        """Ends the groups and their threads, once nothing else holds them.
+
+        A thread that lets go of what was told last while Python ends would abort the process.
+        """
+        del self.group, self._told
+        distributed.destroy_process_group()
+        gc.collect()
 
     def _tell(self, message: Any) -> None:
         letter = _Letter(self._device)
