@@ -11,7 +11,6 @@ from PIL import Image
 
 from longtake.pipeline import Run
 
-
 THREADS = """
 import sys
 from pathlib import Path
