@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import httpx
@@ -11,6 +12,7 @@ import torch
 import uvicorn
 from PIL import Image
 
+from helios import save_helios
 from longtake.backbones import load_backbone
 from longtake.errors import ModelError, OutputError
 from longtake.media import read_comment, read_video
@@ -92,10 +94,9 @@ class Bench:
         return self.studio.folders.of(job) / "output.mp4"
 
 
-@pytest.fixture(scope="module")
-def bench(tiny_backbone_folder, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bench")
-    app = create_app(Settings(folder / "home", models={"tiny": str(tiny_backbone_folder)}))
+@contextmanager
+def bench_of(models, folder):
+    app = create_app(Settings(folder / "home", models=models))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -110,6 +111,12 @@ def bench(tiny_backbone_folder, tmp_path_factory):
     server.should_exit = True
     bench.studio.hub.close()
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_backbone_folder, tmp_path_factory):
+    with bench_of({"tiny": str(tiny_backbone_folder)}, tmp_path_factory.mktemp("bench")) as bench:
+        yield bench
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +239,26 @@ def test_a_video_is_made_longer(bench, undisturbed):
     job = bench.call("POST", "/v1/videos/extensions", json=body)["id"]
     assert bench.make(job)["status"] == "completed"
     assert len(read_video(bench.output(job))) == 36 * (SECTIONS + 1) + 1
+
+
+@pytest.fixture(scope="module")
+def anchored(tmp_path_factory):
+    """A studio whose model sees the start image apart from frame 0, in all sections."""
+    with bench_of({"helios": str(save_helios(tmp_path_factory.mktemp("models") / "base", "base"))},
+                  tmp_path_factory.mktemp("anchored")) as bench:  # fmt: skip
+        yield bench
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")  # of diffusers' schedulers
+def test_what_sections_see_of_the_start_image_is_there_when_another_worker_goes_on(anchored):
+    job = anchored.submit(model="helios", seconds=2.75, longtake={"steps": 2})
+    assert anchored.make(job)["status"] == "completed"
+    encoded = {path.name: path.read_bytes() for path in anchored.run(job).folder.glob("*.safetensors")}
+    assert set(encoded) == {"start.safetensors", "anchor.safetensors"}
+    anchored.call("POST", f"/v1/videos/{job}/reroll", json={"section": 1, "seed": 77})
+    again = anchored.make(job)
+    assert (again["status"], again["error"]) == ("completed", None)
+    assert {name: (anchored.run(job).folder / name).read_bytes() for name in encoded} == encoded
 
 
 def test_a_deleted_job_is_dropped_and_the_worker_lives(bench):

@@ -209,8 +209,9 @@ class Run:
         write_latents(self.section_path(section.index), latents, note)
 
     def has_start(self) -> bool:
-        """True if the latents of the start image are known."""
-        return (self.folder / "start.safetensors").exists()
+        """True if the latents of the start image are known, all that sections see of it."""
+        names = {"stream": ("start",), "anchored": ("anchor", "start")}[self.config.manner]
+        return all((self.folder / f"{name}.safetensors").exists() for name in names)
 
     def read_start(self) -> Float[Tensor, "1 c 1 h w"]:
         """Latents of the start image, or of a source's first.
@@ -237,7 +238,7 @@ class Run:
     def write_anchored(self, anchor: Float[Tensor, "1 c 1 h w"], start: Float[Tensor, "1 c 1 h w"]) -> None:
         """Keeps both latents of the start image: alone, and as frame 0."""
         write_latents(self.folder / "anchor.safetensors", anchor, {"frames": [ANCHOR]})
-        self.write_start(start)  # last: where it is, both are known
+        self.write_start(start)
 
     def read_source(self, frames: range) -> Float[Tensor, "1 c t h w"]:
         """Latents of frames of the source, by their numbers in it.

@@ -19,8 +19,8 @@ __all__ = ["Folders", "Incoming", "sent"]
 
 # What a worker may read and write, by name.
 NAMES = re.compile(
-    r"config\.json|request\.json|manifest\.json|start\.png|start\.safetensors|last\.png|source\.safetensors|output\.mp4"
-    r"|keys/\d{4,9}\.(png|safetensors)|sections/\d{4,9}\.safetensors|segments/\d{4,9}\.mp4|meters/\d{4,9}\.json"
+    r"config\.json|request\.json|manifest\.json|start\.png|(start|anchor)\.safetensors|last\.png|source\.safetensors"
+    r"|output\.mp4|keys/\d{4,9}\.(png|safetensors)|sections/\d{4,9}\.safetensors|segments/\d{4,9}\.mp4|meters/\d{4,9}\.json"
     r"|source/\d{4,9}\.mp4"
 )
 INPUTS = re.compile(r"inputs/upload_[0-9a-f]{24}\.(png|mp4)")  # that it may only read

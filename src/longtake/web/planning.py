@@ -91,7 +91,7 @@ def plan_of(config: Config, told: Iterable[str] = (), estimate: float | None = N
                 "images": [images.start, images.stop],
                 "start": images.start / config.fps,
                 "end": images.stop / config.fps,
-                "seen": ranges(section.seen),
+                "seen": ranges(frame for frame in section.seen if frame >= 0),  # what is missing, or an anchor, is none
                 "context_tokens": section.context_tokens(height, width),
                 "prompt": config.prompt_of(section),
                 "seed": config.seed_of(section),

@@ -40,7 +40,7 @@ __all__ = ["Ended", "Failure", "failure_of", "work"]
 GLANCES = 1.0  # seconds between previews, at least
 BEGUN = ("request.json", "manifest.json", "start.png", "keys/*.png", "source/*.mp4", "source.safetensors", "last.png",
          "config.json")  # fmt: skip
-ENCODED = ("start.safetensors", "keys/*.safetensors")
+ENCODED = ("anchor.safetensors", "start.safetensors", "keys/*.safetensors")
 MADE = ("segments/*.mp4", "meters/*.json")
 CHANGING = ("request.json", "config.json")  # while a run is made; all other files are written once
 OUTPUT = "output.mp4"
