@@ -163,6 +163,32 @@ def test_a_wish_is_kept_when_the_worker_is_lost(server, worker):
         assert server.video(id)["status"] == status
 
 
+@pytest.mark.parametrize(("first", "said"), [("cancel", "cancelled"), ("pause", "paused"), ("stop", "completed")])
+def test_a_video_goes_on_when_it_is_resumed_before_its_worker_has_stopped(server, worker, first, said):
+    id = server.create()
+    worker.ask()
+    worker.begin()
+    worker.make(0)
+    server.post(f"/v1/videos/{id}/{first}")
+    assert worker.say().json()["order"] == first
+    assert server.post(f"/v1/videos/{id}/resume").json()["longtake"]["stopping"] is None
+    worker.put("output.mp4", b"of one section")
+    worker.end(said)
+    video = server.video(id)
+    assert (video["status"], video["completed_at"], video["longtake"]["position"]) == ("queued", None, 0)
+    assert worker.ask()["video"]["id"] == id
+
+
+@pytest.mark.parametrize("said", ["paused", "returned"])
+def test_a_wish_holds_that_the_worker_has_not_heard_of(server, worker, said):
+    for wish, status in (("cancel", "cancelled"), ("pause", "paused"), ("stop", "paused")):
+        id = server.create()
+        worker.ask()
+        server.post(f"/v1/videos/{id}/{wish}")
+        worker.end(said)
+        assert server.video(id)["status"] == status
+
+
 def test_a_video_that_loses_worker_after_worker_fails(server, worker):
     id = server.create()
     for _ in range(queue.LOSSES):

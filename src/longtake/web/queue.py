@@ -17,12 +17,12 @@ from longtake.web.studio import Studio, now
 __all__ = ["beat", "end", "expire", "hold", "lease", "listed"]
 
 LOSSES = 3  # leases in a row that are lost without a section before a job is taken for one that kills its workers
-AFTER_LOSS: Mapping[Wish | None, Action] = {
+WISHED: Mapping[Wish | None, Action] = {
     None: "return",
     "stop": "pause",
     "pause": "pause",
     "cancel": "cancel",
-}  # a wish holds without a worker
+}  # what becomes of work that is not done: a wish holds without a worker
 UNLEASED: Mapping[str, Any] = {"lease": None, "worker": None, "stopping": None, "eta_seconds": None}
 
 
@@ -110,15 +110,24 @@ def end(studio: Studio, lease: str, status: str, error: Mapping[str, Any] | None
             told = {"code": str(error.get("code") or "failed"), "message": message, "param": error.get("param")}
         if status == "failed" and told is None:
             told = {"code": "failed", "message": "the worker failed without a word; resume tries again", "param": None}
-        at = now() if status in ("completed", "failed", "cancelled") else None
+        action = _ending(studio, job, status)
+        at = now() if action in ("complete", "fail", "cancel") else None
         changes: dict[str, Any] = {"error": told, "completed_at": at, **UNLEASED}
-        if status == "returned":
+        if action == "return":
             changes["rank"] = studio.store.rank("first")
         if peak is not None:
             changes["peak_memory_mb"] = peak
-        job = moved(job, ENDS[status], **changes)
+        job = moved(job, action, **changes)
         _put_back(studio, job, lease)
     return studio.store.job(job.id)
+
+
+def _ending(studio: Studio, job: Job, status: str) -> Action:
+    """What the end of a lease means. What was wished last counts, which the worker may not have heard of yet."""
+    whole = all(part.state == "done" for part in studio.store.parts(job.id))
+    if status == "failed" or (status == "completed" and (whole or job.stopping == "stop")):
+        return ENDS[status]
+    return WISHED[job.stopping]
 
 
 def expire(studio: Studio) -> None:
@@ -136,7 +145,7 @@ def expire(studio: Studio) -> None:
                 error = {"code": "worker_lost", "message": message, "param": None}
                 job = moved(job, "fail", lost=0, error=error, completed_at=now(), **UNLEASED)
             else:
-                job = moved(job, AFTER_LOSS[job.stopping], lost=lost, rank=studio.store.rank("first"), **UNLEASED)
+                job = moved(job, WISHED[job.stopping], lost=lost, rank=studio.store.rank("first"), **UNLEASED)
             _put_back(studio, job, lease)
     for worker, heard in list(studio.seen.items()):
         if heard < time.monotonic() - 3600:
