@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from playing import Played, serving
 
-from longtake.web import queue
+from longtake.web import actions, queue
 from longtake.web.job import ENDS, MOVES, Job, moved
 from longtake.web.refusal import Refusal
 from longtake.web.studio import Studio
@@ -47,8 +47,6 @@ def test_only_a_lease_leads_to_work_and_only_its_end_leads_out():
 )
 def test_every_waiting_job_has_its_own_place_in_the_queue(tmp_path_factory, done):
     """Whatever is done in whatever order: places are 0, 1, 2, ..., and a job is in work exactly if it has a lease."""
-    from longtake.web import actions
-
     studio = Studio(settings_at(tmp_path_factory.mktemp("home")))
     made = list[str]()
     try:
@@ -177,6 +175,24 @@ def test_a_video_goes_on_when_it_is_resumed_before_its_worker_has_stopped(server
     video = server.video(id)
     assert (video["status"], video["completed_at"], video["longtake"]["position"]) == ("queued", None, 0)
     assert worker.ask()["video"]["id"] == id
+
+
+def test_nobody_is_given_a_video_while_its_sections_are_removed(server, worker, monkeypatch):
+    """Whoever resumes it in between gets it as it is afterwards."""
+    id, _ = server.create(), worker.all()
+    forget, resuming = actions._forget, threading.Thread(target=lambda: actions.resume(server.studio, id))
+
+    def slowly(studio, job, section):
+        resuming.start()
+        resuming.join(0.3)  # which it uses up, as it has to wait
+        assert worker.ask() is None
+        forget(studio, job, section)
+
+    monkeypatch.setattr(actions, "_forget", slowly)
+    answer = server.post(f"/v1/videos/{id}/reroll", json={"section": 1, "seed": 7})
+    assert (answer.status_code, answer.json()["status"]) == (200, "queued")
+    resuming.join()
+    assert "sections/0001.safetensors" not in [note["name"] for note in worker.ask()["files"]]
 
 
 @pytest.mark.parametrize("said", ["paused", "returned"])

@@ -47,7 +47,7 @@ def resume(studio: Studio, id: str) -> Job:
     Raises:
         Refusal: there is nothing to go on with.
     """
-    with studio.store.change():
+    with studio.remaking, studio.store.change():
         job = studio.store.job(id)
         if job.status == "in_progress" and job.stopping:
             job = job.but(stopping=None)
@@ -67,11 +67,12 @@ def delete(studio: Studio, id: str) -> None:
     Raises:
         Refusal: there is none.
     """
-    job = studio.store.job(id)
-    studio.store.remove(id)
-    if job.lease:
-        studio.beats.pop(job.lease, None)
-    studio.folders.remove(id)
+    with studio.remaking:
+        job = studio.store.job(id)
+        studio.store.remove(id)
+        if job.lease:
+            studio.beats.pop(job.lease, None)
+        studio.folders.remove(id)
 
 
 def move(studio: Studio, id: str, before: str | None) -> Job:
@@ -99,6 +100,11 @@ def reroll(studio: Studio, id: str, section: int, seed: int | None) -> Job:
         Refusal: there is no such section, or the job is in work.
     """
     studio.engine.wait()
+    with studio.remaking:
+        return _reroll(studio, id, section, seed)
+
+
+def _reroll(studio: Studio, id: str, section: int, seed: int | None) -> Job:
     with studio.store.change():  # what is to be is kept first: after a kill here the job is as it was, with other seeds
         job = studio.store.job(id)
         if job.status == "in_progress":
@@ -159,6 +165,11 @@ def branch(studio: Studio, id: str, section: int, seed: int | None, prompt: str 
         Refusal: there is no such section, or those before it are not made yet.
     """
     studio.engine.wait()
+    with studio.remaking:
+        return _branch(studio, id, section, seed, prompt)
+
+
+def _branch(studio: Studio, id: str, section: int, seed: int | None, prompt: str | None) -> Job:
     told = {} if prompt is None else {"prompt": _untimed(prompt, "prompt")}
     old, parts = studio.store.job(id), studio.store.parts(id)
     seeds = _reseeded(studio, old, section, seed) if seed is not None or prompt is None else dict(old.seeds)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from secrets import token_hex
+from threading import Lock
 from typing import Any
 
 from longtake.web.engine import Engine
@@ -41,6 +42,7 @@ class Studio:
         self.uploads = Uploads(settings.home / "uploads", self.store, settings.limits)
         self.beats = dict[str, float]()  # until when a lease holds, on the monotonic clock
         self.seen = dict[str, float]()  # when a worker was heard of last
+        self.remaking = Lock()  # held while files of sections go: nothing is resumed, deleted or copied meanwhile
         self._replay()
 
     def _replay(self) -> None:
