@@ -137,6 +137,7 @@ class Post:
         self._shown = dict[str, float]()  # when
         self._heard = time.monotonic()
         self._trouble: Exception | None = None
+        self._saying = threading.Lock()  # an answer that is older than the one before it is no news
         self._closed = threading.Event()
 
     @contextmanager
@@ -250,8 +251,9 @@ class Post:
             self._trouble = error
 
     def _say(self, events: list[dict[str, Any]]) -> None:
-        self.standing = Standing.model_validate_json(self._call("POST", "/events", json=events))
-        self._heard = time.monotonic()
+        with self._saying:
+            self.standing = Standing.model_validate_json(self._call("POST", "/events", json=events))
+            self._heard = time.monotonic()
 
     def _call(
         self,
