@@ -14,10 +14,10 @@ from PIL import Image
 
 from helios import save_helios
 from longtake.backbones import load_backbone
-from longtake.errors import ModelError, OutputError
+from longtake.errors import ModelError, NumericsError, OutputError
 from longtake.media import read_comment, read_video
 from longtake.pipeline import Request, Run, Runtime, Shelf, generate
-from longtake.web import sending
+from longtake.web import sending, worker
 from longtake.web.app import create_app
 from longtake.web.settings import Settings
 from longtake.web.worker import Worker, WorkerSettings
@@ -281,8 +281,38 @@ def test_a_job_that_cannot_be_made_fails_with_a_sentence_that_names_no_folder(be
     assert failed["status"] == "failed"
     assert failed["error"]["code"] == "model"
     assert "/" not in failed["error"]["message"].replace("transformer/", "")
+    assert [path.parent.name for path in bench.studio.folders.of(job).rglob("*") if path.is_file()] == ["inputs"]
     bench.call("POST", f"/v1/videos/{job}/resume")
     assert bench.make(job)["status"] == "completed"
+
+
+def test_what_a_killed_worker_sent_of_a_run_that_never_began_does_not_count(bench, undisturbed):
+    job = bench.submit(input_reference=bench.video(undisturbed)["longtake"]["request"]["image"])
+    lease = bench.call("POST", "/v1/worker/lease", json={"worker": "killed"})["lease"]
+    at = f"/v1/worker/leases/{lease}"
+    for name in ("request.json", "manifest.json", "start.png"):
+        assert bench.client.put(f"{at}/files/{name}", content=b"of another request").is_success
+    bench.call("POST", f"{at}/end", json={"status": "returned"})
+    assert bench.make(job)["status"] == "completed"
+    made, wanted = bench.run(job).folder, bench.run(undisturbed).folder
+    assert (made / "start.png").read_bytes() == (wanted / "start.png").read_bytes()
+    assert bench.run(job).read_manifest() == bench.run(undisturbed).read_manifest()
+
+
+def test_what_was_made_before_a_failure_arrives(bench, undisturbed, monkeypatch):
+    names = [f"keys/{number:04d}.png" for number in range(sending.AHEAD)]
+
+    def work(post, folder, *others):
+        (folder / "a").write_bytes(b"a")
+        for name in names:
+            post.put(name, folder / "a")
+        raise NumericsError("section 1 is not finite")
+
+    monkeypatch.setattr(worker, "work", work)
+    job = bench.submit()
+    failed = bench.make(job)
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "numerics")
+    assert all(bench.studio.folders.has(job, name) for name in names)
 
 
 def test_previews_and_steps_are_told_while_a_section_is_made(bench):

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -115,6 +115,8 @@ class Worker:
 
     @staticmethod
     def _fail(post: Post, error: Exception) -> None:
+        with suppress(Exception):  # what was made before is kept, unless just that cannot be sent
+            post.flush()
         post.end("failed", asdict(failure_of(error)), peak_memory())
 
 

@@ -2,7 +2,8 @@
 
 A file that the server has is not made again, so what a killed worker leaves behind is where the next one begins:
 
-    run begun       request, manifest, pictures, a source; config.json is the last one, since a folder with it is a run
+    planned         request, manifest, pictures, a source; config.json is the last one, since a folder with it is a run:
+                    a job that is refused before, such as one that the machine has no room for, has none
     first step      latents of start and key images: they are encoded once
     section done    its latents, then images and meters of what could be decoded, then the event
     finished        output.mp4, then the end of the lease
@@ -43,7 +44,7 @@ BEGUN = ("request.json", "manifest.json", "start.png", "keys/*.png", "source/*.m
 ENCODED = ("anchor.safetensors", "start.safetensors", "keys/*.safetensors")
 MADE = ("segments/*.mp4", "meters/*.json")
 CHANGING = ("request.json", "config.json")  # while a run is made; all other files are written once
-OUTPUT = "output.mp4"
+INPUTS, OUTPUT = "inputs/", "output.mp4"
 FOLDERS = re.compile(r"(?<![\w.~-])~?/(?:[^\s/:'\"]+/)+")
 ADVICE = re.compile(r"^.*longtake (?:resume|generate|show)\b.*$\n?", re.MULTILINE)  # for the command line
 CODES = {
@@ -115,9 +116,11 @@ class _Job:
 
     def run(self) -> Ended:
         """Until nothing is left to do or somebody stops it."""
-        for note in self.post.lease.files:
-            if note.name != OUTPUT:
-                self.post.fetch(note.name, self._local(note.name))
+        if "config.json" not in self.given:  # of an attempt that never became a run nothing counts
+            self.post.known = {name: digest for name, digest in self.post.known.items() if name.startswith(INPUTS)}
+        for name in self.post.known:
+            if name != OUTPUT:
+                self.post.fetch(name, self._local(name))
         run = self._begun()
         while True:
             status = self._follow(run)
@@ -133,7 +136,7 @@ class _Job:
         """Where a file of the server lies here; what a request names lies beside the run."""
         if not re.fullmatch(r"(?:[\w-]+/)?[\w-][\w.-]*", name, re.ASCII):
             raise InputError(f"{name!r} is not the name of a file of a run")
-        return self.inputs / Path(name).name if name.startswith("inputs/") else self.home / name
+        return self.inputs / Path(name).name if name.startswith(INPUTS) else self.home / name
 
     def _begun(self) -> Run:
         """The run: the server's, or a new one."""
@@ -168,10 +171,7 @@ class _Job:
                 prompts.pop(section.index, None)
             if known or seeds.get(section.index) == config.seed_of(section):
                 seeds.pop(section.index, None)
-        if prompts or seeds:
-            run = run.retell(prompts, seeds)
-        self._put(BEGUN)
-        return run
+        return run.retell(prompts, seeds) if prompts or seeds else run
 
     def _put(self, patterns: tuple[str, ...]) -> bool:
         """Sends the files that the server lacks, in this order. True if there was one."""
@@ -220,6 +220,7 @@ class _Job:
         match event:
             case Planned():
                 self.steps, self.began = 0, time.monotonic()
+                self._put(BEGUN)
                 self.post.tell({"type": "planned", "plan": plan_of(run.config), "unread": list(event.unread),
                                 "remarks": list(event.remarks), "finished": event.finished,
                                 "meters": [asdict(meter) for meter in event.meters]})  # fmt: skip
