@@ -281,8 +281,20 @@ def test_a_job_that_cannot_be_made_fails_with_a_sentence_that_names_no_folder(be
     assert failed["status"] == "failed"
     assert failed["error"]["code"] == "model"
     assert "/" not in failed["error"]["message"].replace("transformer/", "")
-    assert [path.parent.name for path in bench.studio.folders.of(job).rglob("*") if path.is_file()] == ["inputs"]
     bench.call("POST", f"/v1/videos/{job}/resume")
+    assert bench.make(job)["status"] == "completed"
+
+
+def test_a_job_that_a_worker_refuses_leaves_no_run_behind(bench):
+    """Such as one whose worker has not what it is to run with: it can be asked otherwise afterwards."""
+    job = bench.submit()
+    settings = WorkerSettings(bench.url, "w", scratch=bench.folder / "scratch", runtime=Runtime("cpu", profile="?"))
+    Worker(replace(settings, once=True)).run()
+    assert bench.video(job)["status"] == "failed"
+    assert [path.parent.name for path in bench.studio.folders.of(job).rglob("*") if path.is_file()] == ["inputs"]
+    assert not list((bench.folder / "scratch").iterdir())
+    bench.call("POST", f"/v1/videos/{job}/resume")
+    bench.call("PATCH", f"/v1/videos/{job}", json={"request": {"prompt": "a blue box"}})
     assert bench.make(job)["status"] == "completed"
 
 
