@@ -76,7 +76,7 @@ def test_a_longtake_json_is_of_the_folder_that_is_the_model_not_of_where_a_part_
 
 
 def test_a_model_that_is_not_here_says_how_much_it_would_be_and_how_to_get_it(home):
-    with pytest.raises(ModelError, match=r"(?s)28.9 GB, about: longtake models wan2.1-t2v-1.3b --fetch"):
+    with pytest.raises(ModelError, match=r"(?s)about 28.9 GB: longtake models wan2.1-t2v-1.3b --fetch"):
         load_backbone(ROW.name)
 
 

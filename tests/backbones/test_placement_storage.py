@@ -487,7 +487,7 @@ def test_what_a_package_cannot_store_is_named(monkeypatch):
         store(stored(wan, "int8"), "int8:torchao", CPU)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(
-        ModelError, match=r"pip install longtake\[bitsandbytes\], or leave the storage to longtake: nf4"
+        ModelError, match=r"pip install 'longtake\[bitsandbytes\]', or leave the storage to longtake: nf4"
     ):
         store(wan(), "nf4:bitsandbytes", CPU)
 

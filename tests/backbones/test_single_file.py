@@ -482,7 +482,7 @@ def test_a_gguf_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         load(path, wan())
     path.write_bytes(whole)
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(ModelError, match=r"which is not installed: pip install longtake\[gguf\]"):
+    with pytest.raises(ModelError, match=r"which is not installed: pip install 'longtake\[gguf\]'"):
         load(path, wan())
 
 

@@ -74,7 +74,7 @@ def test_a_model_that_is_not_here_cannot_be_run_and_what_would_do_is_said(capsys
 
 
 def test_all_of_it_is_data(capsys):
-    arguments = ["--height", "64", "--width", "96", "--steps", "4", "--guidance", "2", "--schedule", "f1k1_g9"]
+    arguments = ["--height", "64", "--width", "96", "--steps", "4", "--true-cfg-scale", "2", "--schedule", "f1k1_g9"]
     assert main(["doctor", "--model", "embedded", "--device", "cpu", "--json", *arguments]) == 0
     table = json.loads(capsys.readouterr().out)
     assert table["machine"]["device"]["kind"] == "cpu"

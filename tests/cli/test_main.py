@@ -55,6 +55,14 @@ def test_help_lists_the_verbs(capsys, arguments):
         assert re.search(rf"^  {verb} +{re.escape(what)}$", said.out, re.MULTILINE)
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_a_verb_is_in_plain_paragraphs(capsys, verb):
+    with pytest.raises(SystemExit) as left:
+        main([verb, "--help"])
+    assert left.value.code == 0
+    assert "\n\n\n" not in capsys.readouterr().out
+
+
 def test_the_version_is_that_of_the_package(capsys):
     from importlib.metadata import version
 
@@ -92,7 +100,7 @@ def test_an_option_that_cannot_be_read_exits_with_2(capsys, there, wrong):
 def test_a_dry_run_says_what_would_be_made_and_makes_nothing(generate, there, capsys):
     assert generate("--dry-run", "--seed", 3) == 0
     said = capsys.readouterr()
-    assert said.out.splitlines()[0] == "1 sections, 37 images of 48 x 32, 3.08 s at 12 images/s"
+    assert said.out.splitlines()[0] == "1 section, 37 images of 48 x 32, 3.08 s at 12 images/s"
     assert (
         "order vanilla, schedule td_f1k1_x_f16k4f2k2f1k1_g9_x_f1k1f2k2f4k4, 2 steps (euler), guidance 1, seed 3"
         in said.out
@@ -100,6 +108,13 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(generate, there, ca
     assert "54 tokens a section, at most 12 of context; about 0.0 MiB of disk" in said.out
     assert "placed as resident: about " in said.out
     assert sorted(files(there)) == ["start.png"]
+
+
+def test_a_dry_run_says_what_changes_the_video_besides(generate, capsys):
+    assert generate("--dry-run", "--storage", "int8", "--history-sigma", "0.1", "--fp8") == 0
+    assert "with storage int8, history sigma 0.1, fp8" in capsys.readouterr().out.splitlines()
+    assert generate("--dry-run") == 0
+    assert "with" not in capsys.readouterr().out
 
 
 def test_a_dry_run_checks_memory(generate, monkeypatch, capsys):
@@ -166,13 +181,14 @@ REFUSED = {
     "cut short": ({"model": "cut"}, [], "is cut short or is not a safetensors file"),
     "lora": ({}, ["--lora", "other.safetensors"], "other.safetensors: none of its 2 tensors fits"),
     "second lora": ({}, ["--lora", "weights.pt", "--lora", "other.safetensors"], "weights.pt: a LoRA is read"),
+    "lora network": ({}, ["--lora", "A.safetensors@up"], "A.safetensors@up: expected FILE, FILE:WEIGHT, and behind"),
     "lora weight": ({}, ["--lora", "other.safetensors:nan"], "should be a finite number"),
     "lora pickle": ({}, ["--lora", "weights.pt"], "weights.pt: a LoRA is read from safetensors only"),
     "profile": ({}, ["--profile", "sideways"], "profile 'sideways': there is no such profile"),
     "package": (
         {},
         ["--storage", "int8:torchao"],
-        "pip install longtake[torchao], or leave",
+        "pip install 'longtake[torchao]', or leave",
     ),
     "kernel of another device": ({}, ["--attention", "flash"], "there are auto, native, math, tiled"),
     "kernel of attention": ({}, ["--attention", "sage"], "sage attention is not installed"),

@@ -114,7 +114,7 @@ def present(found: FoundModel) -> FoundModel:
     if found.absent and row.name in MODELS:
         raise ModelError(
             f"{row.name} is not here: {found.absent[0].missing}.\n"
-            f"  to fetch {said_bytes(found.download_bytes)}, about: longtake models {row.name} --fetch"
+            f"  to fetch it, about {said_bytes(found.download_bytes)}: longtake models {row.name} --fetch"
         )
     if found.absent:
         raise ModelError(f"{row.name}: its {found.absent[0].part.name}: {found.absent[0].missing}")
@@ -124,9 +124,11 @@ def present(found: FoundModel) -> FoundModel:
 def said_bytes(count: int) -> str:
     """A size as people say it, in powers of ten as the hub's pages do.
 
-    >>> said_bytes(25_748_629_632), said_bytes(47_230_392)
-    ('25.7 GB', '47 MB')
+    >>> said_bytes(25_748_629_632), said_bytes(47_230_392), said_bytes(9_170)
+    ('25.7 GB', '47 MB', '9 kB')
     """
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 

@@ -56,12 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # busy process, a section of the demo takes 37 s by default and 7 s so; alone, 3.6 s and 3.7 s.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    import inspect
+
     import tyro
 
     module = importlib.import_module(f"longtake.cli.{verb}")
     try:
         options = tyro.cli(
-            module.Options, args=arguments[1:], prog=f"longtake {verb}", description=module.Options.__doc__
+            module.Options,
+            args=arguments[1:],
+            prog=f"longtake {verb}",
+            description=inspect.cleandoc(module.Options.__doc__),
         )
         code = module.run(options)
         sys.stdout.flush()

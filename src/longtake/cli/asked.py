@@ -76,8 +76,7 @@ class Asked:
     part: Several = ()
     """NAME=PATH: a part of the model that is elsewhere, such as transformer=model.safetensors."""
     lora: Several = ()
-    """FILE or FILE:WEIGHT, in the names of diffusers, kohya, musubi or the model's publisher; several add up. @high or
-    @low behind it means one of Wan 2.2 A14B's two networks."""
+    """FILE[:WEIGHT][@high|@low]; several add up. high and low are Wan 2.2 A14B's two networks; without, both."""
     storage: (
         Literal["full", "fp8", "int8", "nf4", "int8:torchao", "fp8:torchao", "int8:bitsandbytes", "nf4:bitsandbytes"]
         | None
@@ -226,8 +225,9 @@ def _report(checked: Preflight, need: Need, timed: bool, as_json: bool) -> None:
                           "loras": [asdict(report) for report in checked.loras],
                           "config": json.loads(config.model_dump_json())}))  # fmt: skip
         return
+    count = "1 section" if checked.sections == 1 else f"{checked.sections} sections"
     print(
-        f"{checked.sections} sections, {checked.images} images of {config.width} x {config.height}, "
+        f"{count}, {checked.images} images of {config.width} x {config.height}, "
         f"{checked.seconds:.2f} s at {config.fps:g} images/s"
     )
     first = config.steps_of(config.plan().sections[0])
@@ -236,6 +236,8 @@ def _report(checked: Preflight, need: Need, timed: bool, as_json: bool) -> None:
         f"order {config.order}, schedule {config.schedule}, {config.steps} steps{more} ({config.solver}), "
         f"guidance {config.guidance:g}, seed {config.seed}"
     )
+    if config.besides:
+        print(f"with {', '.join(config.besides)}")
     if config.codebook:
         words = ", ".join(f"{size} for {kernel}" for kernel, size in config.codebook.items())
         print(f"discretized history, words: {words.replace(' for *', '')}")

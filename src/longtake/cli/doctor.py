@@ -37,7 +37,7 @@ class Options:
     """What each section sees; default: the model's."""
     num_inference_steps: Annotated[int | None, tyro.conf.arg(aliases=["--steps"])] = None
     """Steps of each section; default: the model's."""
-    guidance: float | None = None
+    guidance: Annotated[float | None, tyro.conf.arg(aliases=["--true-cfg-scale"])] = None
     """Classifier-free guidance; above 1 it is twice the work."""
     profile: str = "auto"
     """One of the ways of placing it, or auto: the first that fits and is lossless."""

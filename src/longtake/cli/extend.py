@@ -34,11 +34,9 @@ class Options:
     storyboard: Path | None = None
     """What happens when: prompts, seeds and guidance over time, in a text file or JSON; no images."""
     output: Path | None = None
-    """The finished video, old and new in order; default: VIDEO without its ending, plus -after.mp4 or -before.mp4,
-    here."""
+    """The finished video, old and new in order; default: VIDEO-after.mp4 or VIDEO-before.mp4, here."""
     order: str | None = None
-    """Default: vanilla (forward) for what comes after, inverted (backward) for what was before; or planned,
-    anti_drifting, which begin with endpoints."""
+    """vanilla (default after), inverted (default before), planned or anti_drifting: endpoints first."""
     asked: Annotated[Asked, tyro.conf.arg(name="")] = field(default_factory=Asked)
 
 

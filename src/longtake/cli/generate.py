@@ -33,8 +33,7 @@ class Options:
     output: Path = Path("longtake.mp4")
     """The finished video."""
     order: str | None = None
-    """vanilla (forward, streams), inverted (from the end to the start image), anti_drifting (the ending second) or
-    planned (endpoints first; planned:20,10 says how many sections apart, coarse to fine)."""
+    """vanilla, inverted (from the end), anti_drifting (the ending second) or planned; planned:20,10 spaces them."""
     asked: Annotated[Asked, tyro.conf.arg(name="")] = field(default_factory=Asked)
 
 

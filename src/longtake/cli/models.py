@@ -34,8 +34,7 @@ class Options:
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
     """One of them, with its parts."""
     place: Several = ()
-    """Where parts are that are not in the cache: PART=PATH for a folder, a safetensors or a GGUF file, or
-    REPOSITORY=PATH for a folder that holds its parts."""
+    """Where parts are that are not in the cache: PART=PATH, a folder or single file, or REPOSITORY=PATH, a folder."""
     check: bool = False
     """Also read the configs and the headers of the weight files, and refuse what does not fit."""
     fetch: bool = False

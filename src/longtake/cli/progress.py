@@ -71,9 +71,8 @@ def _show(events: Iterator[Event]) -> None:
         planned = next(events)  # or an error, which then stands alone
     assert isinstance(planned, Planned)
     steps, total = planned.steps, len(planned.plan.sections)
-    console.print(
-        f"{total} sections of {steps} steps; the video grows in {planned.video}", soft_wrap=True, markup=False
-    )
+    count = "1 section" if total == 1 else f"{total} sections"
+    console.print(f"{count} of {steps} steps; the video grows in {planned.video}", soft_wrap=True, markup=False)
     if planned.unread:
         console.print(f"the model cannot read of the prompt: {', '.join(planned.unread)}", soft_wrap=True, markup=False)
     for remark in planned.remarks:

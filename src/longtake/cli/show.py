@@ -52,8 +52,7 @@ class Options:
     """
 
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
-    """The schedule: a name in that notation, or geometric, level-duplication, temporal-kernels, important-start,
-    symmetric. Or the folder of a run."""
+    """A name in that notation, geometric, level-duplication, temporal-kernels, important-start, symmetric; or a run."""
     figure1: bool = False
     """Draw the five structures of the paper's Figure 1 instead, and with --seconds their plans."""
     orders: bool = False

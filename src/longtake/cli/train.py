@@ -26,15 +26,13 @@ class Options:
     output: Path
     """Folder of the training: checkpoint, metrics.jsonl, samples, and at the end `model/`."""
     model: Path | None = None
-    """Model to go on from, a folder or a known name: its codec is trained on (codec) or used as it is (base, pack), its
-    transformer is trained on (base, pack)."""
+    """Model to go on from, a folder or a known name: codec trains its codec on, base and pack its transformer."""
     codec: Path | None = None
     """Model folder whose codec takes the place of the model's own (base, pack)."""
     cache: Path | None = None
     """Folder that keeps latents and captions between trainings on the same clips with the same codec."""
     preset: str = "embedded"
-    """A named config of that stage: embedded, tiny; for pack also corrupted, repeated-i2v, anchor-frame, causal,
-    noisy-history, history-guidance."""
+    """A named config of that stage: embedded, tiny; for pack also corrupted, causal, ...; a wrong name lists them."""
     config: Path | None = None
     """A TOML file instead of a preset; every training writes its own as OUTPUT/config.toml."""
     seconds: float | None = None

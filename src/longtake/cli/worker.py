@@ -32,8 +32,7 @@ class Options:
     name: str | None = None
     """What the server calls this worker; default: the machine's name and the process."""
     token: str | None = None
-    """The server's token, where it asks for one; default: the environment's LONGTAKE_TOKEN, which other users of this
-    machine do not see."""
+    """The server's token, if it has one; default: the environment's LONGTAKE_TOKEN, which other users do not see."""
     scratch: Path | None = None
     """Where runs lie while they are made; default: the system's folder for temporary files."""
     machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)

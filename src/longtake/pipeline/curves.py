@@ -133,7 +133,7 @@ def settings_of(run: Run) -> str:
     """How a run is made, in a line."""
     c = run.config
     how = f"{c.steps} steps ({c.solver}), guidance {c.guidance:g}, seed {c.seed}"
-    return f"model {c.model}, order {c.order}, schedule {c.schedule}, {how}"
+    return ", ".join([f"model {c.model}, order {c.order}, schedule {c.schedule}, {how}", *c.besides])
 
 
 def given_of(run: Run) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from longtake.backbones.lora import Loras
 from longtake.backbones.placement import AnyStorage
@@ -240,6 +241,14 @@ class Config(BaseModel):
     source: Source | None = None  # the video that is made longer, if one is
 
     @property
+    def besides(self) -> tuple[str, ...]:
+        """What is not as it is by default and is no part of the plan, such as `storage int8`."""
+        options = ("storage", "compat", "cache", "posterior", "importance", "history_sigma", "history_guidance")
+        chosen = {name: getattr(self, name) for name in options}
+        said = [f"{n.replace('_', ' ')} {v}" for n, v in chosen.items() if v != Config.model_fields[n].default]
+        return (*said, "fp8") if self.fp8 else tuple(said)
+
+    @property
     def first(self) -> int:
         """The first frame that is made."""
         return self.source.first if self.source else 1
@@ -346,13 +355,16 @@ def _read(kind: type[W], data: Any, origin: str) -> W:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, e['loc']))}: {e['msg'].lower()}, got {e.get('input')!r}"
-            if e["loc"]
-            else f"  {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        ]
-        raise InputError("\n".join([f"{origin} cannot be used:", *lines])) from error
+        raise InputError("\n".join([f"{origin} cannot be used:", *map(_said, error.errors())])) from error
+
+
+def _said(wrong: ErrorDetails) -> str:
+    """What is wrong at one place of a request. Sentences of our own name what was given themselves."""
+    place = ".".join(map(str, wrong["loc"]))
+    if wrong["type"] == "value_error":
+        message = wrong["msg"].removeprefix("Value error, ")
+        return f"  {place}: {message}" if place else f"  {message}"
+    return f"  {place}: {wrong['msg'].lower()}, got {wrong['input']!r}"
 
 
 def script_of(request: Request | Extension, config: Config) -> Script:

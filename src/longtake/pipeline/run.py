@@ -409,7 +409,7 @@ def check_new(folder: Path) -> None:
         RunError: there is a run in it already, or something else.
     """
     if (folder / "config.json").exists():
-        raise RunError(f"{folder} holds a run already: go on with `longtake resume {folder}`, or name another folder")
+        raise RunError(f"{folder} holds a run already: go on with `longtake resume {folder}`, or name another output")
     pictures, noted = {"start.png", "last.png", "source.safetensors"}, ("output", "manifest", "request", "config")
     begun = pictures | {f"{name}.json" for name in noted}
     files = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())

@@ -56,9 +56,10 @@ class LoraReport:
         lines = [
             f"{self.file} at {self.weight:g}{where} ({self.looks}): {len(self.matched)} of {total} tensors {became}"
         ]
-        for what, keys in (("have no place in this model", self.unmatched), ("have no effect", self.zero)):
+        for what, keys in (("no place in this model", self.unmatched), ("no effect", self.zero)):
             if keys:
-                lines.append(f"  {len(keys)} {what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}")
+                have = "has" if len(keys) == 1 else "have"
+                lines.append(f"  {len(keys)} {have} {what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}")
         return "\n".join(lines)
 
 

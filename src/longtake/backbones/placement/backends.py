@@ -47,7 +47,7 @@ def back_end_of(storage: AnyStorage) -> str:
             importlib.import_module(package)
     except ImportError as error:
         raise ModelError(
-            f"{package} cannot be used ({error}): pip install longtake[{package}], or leave the storage to longtake: "
+            f"{package} cannot be used ({error}): pip install 'longtake[{package}]', or leave the storage to longtake: "
             f"{form_of(storage)}"
         ) from error
     return package

@@ -44,7 +44,7 @@ def _package(path: Path) -> Any:
         return importlib.import_module("gguf")
     except ImportError:
         raise ModelError(
-            f"{path}: GGUF files are read with the package gguf, which is not installed: pip install longtake[gguf]"
+            f"{path}: GGUF files are read with the package gguf, which is not installed: pip install 'longtake[gguf]'"
         ) from None
 
 
