@@ -67,7 +67,8 @@ def test_people_see_progress_on_stderr_and_the_video_on_stdout(there, tiny_backb
     said = capsys.readouterr()
     assert said.out == f"{there / 'b.mp4'}\n"
     assert f"3 sections of 2 steps; the video grows in {there / 'b.run' / 'video.mp4'}" in said.err
-    assert re.findall(r"^section (\d/3): \d+\.\d s$", said.err, re.MULTILINE) == ["1/3", "2/3", "3/3"]
+    sections = re.findall(r"^section (\d) \((\d of 3)\): \d+\.\d s$", said.err, re.MULTILINE)
+    assert sections == [("0", "1 of 3"), ("1", "2 of 3"), ("2", "3 of 3")]  # as `--from-section` counts
     assert "109 images" in said.err
 
 

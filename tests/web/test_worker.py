@@ -1,6 +1,7 @@
 """A worker in this process, and a server that it reaches over loopback."""
 
 import json
+import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from PIL import Image
 
 from helios import save_helios
 from longtake.backbones import load_backbone
-from longtake.errors import ModelError, NumericsError, OutputError
+from longtake.errors import InputError, ModelError, NumericsError, OutputError
 from longtake.media import read_comment, read_video
 from longtake.pipeline import Request, Run, Runtime, Shelf, generate
 from longtake.web import sending, worker
@@ -358,3 +359,12 @@ def test_an_error_says_nothing_of_this_machine():
     assert (
         replace(failure_of(KeyError("/secret/place"))).message == "the worker failed with KeyError; its log says where"
     )
+
+
+def test_a_worker_for_one_job_says_that_the_server_cannot_be_reached(tmp_path):
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        server = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        settings = WorkerSettings(server, "w", scratch=tmp_path, runtime=Runtime("cpu"), once=True)
+        with pytest.raises(InputError, match=f"--server {server} cannot be reached"):
+            Worker(settings).run()

@@ -91,7 +91,7 @@ def _show(events: Iterator[Event]) -> None:
                     place = event.section.index
                     bars.update(
                         task,
-                        description=f"section {place + 1}/{total}",
+                        description=_named(place, total),
                         completed=steps * (place + event.step / event.steps),
                         note=f"step {event.step}/{event.steps}",
                     )
@@ -100,7 +100,7 @@ def _show(events: Iterator[Event]) -> None:
                     meters += event.meters
                     curves.plain = _curves(meters, total, console.width, levels)
                     if not console.is_terminal:  # where a bar cannot move
-                        console.print(f"section {event.section.index + 1}/{total}: {event.seconds:.1f} s")
+                        console.print(f"{_named(event.section.index, total)}: {event.seconds:.1f} s")
                         for meter in event.meters:
                             made = frames[meter.place]
                             console.print(f"  frames {made[0]}-{made[-1]}: {_numbers(meter)}")
@@ -111,6 +111,11 @@ def _show(events: Iterator[Event]) -> None:
         console.print()  # ends the last line, as on a terminal
     for path in finished:
         print(path)
+
+
+def _named(section: int, total: int) -> str:
+    """A section by the number that `resume --from-section` wants, and how many that makes."""
+    return f"section {section} ({section + 1} of {total})"
 
 
 def _curves(meters: list[Meter], total: int, columns: int, levels: str) -> str:

@@ -15,7 +15,7 @@ import httpx
 import torch
 
 from longtake.backbones.running import Runtime
-from longtake.errors import LongtakeError
+from longtake.errors import InputError, LongtakeError
 from longtake.pipeline.shelf import Shelf
 from longtake.web.scratch import scratch
 from longtake.web.sending import BACKOFF, Lease, Line, LostLeaseError, Post
@@ -52,7 +52,11 @@ class Worker:
         self.idle = False
 
     def run(self) -> None:
-        """Works until it is told to leave."""
+        """Works until it is told to leave.
+
+        Raises:
+            InputError: it would leave after one job, and the server cannot be reached.
+        """
         line, tries = Line(self.settings.server, self.settings.token), 0
         try:
             while not self.leaving.is_set():
@@ -60,6 +64,8 @@ class Worker:
                     lease = self._next(line)
                     tries = 0
                 except httpx.TransportError as error:
+                    if self.settings.once:
+                        raise InputError(f"--server {self.settings.server} cannot be reached ({error})") from error
                     if tries == 0:
                         LOG.warning("%s cannot be reached (%s); trying again", self.settings.server, error)
                     lease, tries = None, tries + 1
