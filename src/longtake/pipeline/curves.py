@@ -159,10 +159,10 @@ def draw_run(run: Run, columns: int = 100, levels: str = BARS) -> str:
         *(f"  {line}" for line in given_of(run)),
     ]
     curves = _curves(rows, columns, levels) if any(row.meter for row in rows) else [explain_no_meters(run)]
-    return "\n".join([*head, "", *curves, "", *_table(rows), *_made_with(run)])
+    return "\n".join([*head, "", *curves, "", *_table(rows), *_made_with(run, columns)])
 
 
-def _made_with(run: Run) -> list[str]:
+def _made_with(run: Run, columns: int) -> list[str]:
     """A line for each part of what the run began with."""
     manifest = run.read_manifest()
     if manifest is None:
@@ -171,8 +171,26 @@ def _made_with(run: Run) -> list[str]:
     for part in manifest.parts:
         size, count = said_bytes(sum(file.bytes for file in part.files)), len(part.files)
         what = f"{count} files" if count > 1 else part.files[0].digest.removeprefix("samples:")[:12]
-        lines.append(f"  {part.name:<17} {size:>8}  {what:<12}  {part.source}")
+        line = f"  {part.name:<17} {size:>8}  {what:<12}  "
+        lines.append(line + _origin(part.source, columns - len(line)))
     return lines
+
+
+def _origin(source: str, room: int) -> str:
+    """Where a part is from, a commit by its first letters and a path by its last ones.
+
+    >>> _origin("lllyasviel/FramePackI2V_HY@86cef4396041b6002c957852daac4c91aaa47c79", 40)
+    'lllyasviel/FramePackI2V_HY@86cef4396041'
+    >>> _origin("/models/of/mine/transformer.safetensors", 30)
+    '.../transformer.safetensors'
+    """
+    name, at, commit = source.rpartition("@")
+    if at and "/" not in commit:
+        source = f"{name}@{commit[:12]}"
+    if len(source) <= room:
+        return source
+    kept = source[len(source) - room + 3 :]
+    return f"...{kept[max(0, kept.find('/')) :]}"
 
 
 def explain_no_meters(run: Run) -> str:
