@@ -8,6 +8,7 @@ from peft import LoraConfig
 from torch.nn.functional import gelu
 
 from longtake.backbones import fused
+from longtake.backbones.hunyuan import blocks
 from longtake.backbones.hunyuan.blocks import _together, fuse_blocks
 from longtake.backbones.hunyuan.network import install
 from longtake.backbones.placement import PromptInputs, compute_in_fp8, stream_blocks, tabulate
@@ -209,6 +210,21 @@ def step_behind(transformer, history, fusing=False, device=CPU, dtype=torch.floa
     phases = cos[:history].flip(0), sin[:history].flip(0), cos, sin
     with seams.use(Packed(tokens, *phases, torch.zeros(1, history, device=device))):
         return transformer(**given, return_dict=False)[0]
+
+
+@pytest.mark.parametrize("history", [0, 3])
+def test_kernels_are_given_tokens_whose_numbers_lie_together(monkeypatch, history):
+    """A patch embedding's do not, and without history nothing is joined to them: kernels would refuse."""
+    norm, steps = blocks.modulated_norm, []
+
+    def watched(x, *rest):
+        steps.append(x.stride(2))
+        norm(x, *rest)
+
+    monkeypatch.setattr(blocks, "modulated_norm", watched)
+    with torch.no_grad():
+        step_behind(new_transformer(), history, fusing=True)
+    assert set(steps) == {1}
 
 
 @pytest.mark.parametrize("history", [0, 3])

@@ -83,7 +83,13 @@ class _Fused:
         streams = hidden_states, encoder_hidden_states
         if phases is None or torch.is_grad_enabled() or not _is_plain(self.block.get_submodule("attn")):
             return self.before(*streams, temb, attention_mask, phases)
-        return self.forward(self.block, streams, temb, attention_mask, phases)
+        by_tokens = _by_tokens(hidden_states), _by_tokens(encoder_hidden_states)
+        return self.forward(self.block, by_tokens, temb, attention_mask, phases)
+
+
+def _by_tokens(x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    """With each token's numbers together: a patch embedding leaves each channel's, where nothing is joined to them."""
+    return x if x.stride(2) == 1 else x.contiguous()
 
 
 def fuse_blocks(transformer: HunyuanTransformer, seams: Seams, together: bool = True) -> None:
