@@ -95,6 +95,7 @@ def test_a_reload_changes_nothing(page, server):
     status(page, "being made")
     id = shown(page)
     page.reload()
+    page.wait_for_selector("#health[data-state=ready]")
     status(page, "being made")
     assert shown(page) == id
     expect(page.get_by_role("textbox", name="Prompt")).to_have_value("a red ball")
@@ -140,6 +141,7 @@ def test_a_stopped_video_keeps_what_it_has(page):
 def test_a_section_is_made_again(page, server, made, visit):
     page.goto(f"{server.url}#{made['id']}")
     page.reload()
+    page.wait_for_selector("#health[data-state=ready]")
     status(page, "done")
     asked = []
     page.on("request", lambda request: asked.append(request.url))
@@ -264,6 +266,7 @@ def test_a_video_without_an_image_is_refused_in_a_sentence(page):
 def test_the_last_frame_starts_another_video(page, server, made):
     page.goto(f"{server.url}#{made['id']}")
     page.reload()
+    page.wait_for_selector("#health[data-state=ready]")
     page.get_by_role("button", name="Use last frame").click()
     expect(page.locator("#image")).to_be_visible()
 
@@ -271,6 +274,7 @@ def test_the_last_frame_starts_another_video(page, server, made):
 def test_a_video_is_made_longer(page, server, made):
     page.goto(f"{server.url}#{made['id']}")
     page.reload()
+    page.wait_for_selector("#health[data-state=ready]")
     page.get_by_role("button", name="Extend").click()
     expect(page.locator("#sides")).to_be_visible()
     page.locator("[name=seconds]").fill("3")
@@ -284,6 +288,7 @@ def test_a_video_is_made_longer(page, server, made):
 def test_a_branch_shares_what_was_made_before(page, server, made):
     page.goto(f"{server.url}#{made['id']}")
     page.reload()
+    page.wait_for_selector("#health[data-state=ready]")
     page.locator(".cell").nth(1).click()
     page.get_by_role("button", name="Branch here").click()
     page.get_by_label("Words of this section").fill("the box turns")
@@ -315,6 +320,7 @@ def test_the_library_finds_and_compares(page, server, made):
 def test_a_video_is_downloaded(page, server, made, variant, ending):
     page.goto(f"{server.url}#{made['id']}")
     page.reload()
+    page.wait_for_selector("#health[data-state=ready]")
     page.get_by_role("button", name="Download", exact=True).click()
     with page.expect_download() as download:
         page.get_by_role("menuitem", name=variant).click()
