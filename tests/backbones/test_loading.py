@@ -8,6 +8,7 @@ from diffusers import WanPipeline
 from safetensors.torch import load_file, save_file
 
 from longtake.backbones import MODELS, BackboneSettings, find_model, inspect_model, load_backbone, load_codec
+from longtake.backbones.outline import Loaded
 from longtake.backbones.wan import velocity
 from longtake.errors import ModelError, OutputError
 from longtake.flow import noise
@@ -299,3 +300,17 @@ def test_what_is_loaded_in_inference_mode_is_like_what_is_loaded_outside(tiny_ba
             backbone = load_backbone(folder)
             weights = [*backbone.transformer.parameters(), *backbone.codec.network.parameters()]
             assert not any(weight.is_inference() for weight in weights)
+
+
+def test_the_trained_history_of_a_single_file_is_kept(tiny_backbone_folder, tmp_path):
+    whole = load_backbone(tiny_backbone_folder).transformer
+    for weight in whole.history_patch_embed.parameters():
+        torch.nn.init.normal_(weight)
+    save_file(whole.state_dict(), tmp_path / "one.safetensors")
+    shutil.copy(tiny_backbone_folder / "transformer" / "config.json", tmp_path)
+    places = {"transformer": tmp_path / "one.safetensors"}
+    loaded = load_backbone(tiny_backbone_folder, how=Loaded(places=places)).transformer
+    for ours, theirs in zip(
+        loaded.history_patch_embed.parameters(), whole.history_patch_embed.parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs)

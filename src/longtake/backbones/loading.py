@@ -17,6 +17,7 @@ from longtake.backbones.adapting import adapt
 from longtake.backbones.backbone import AnyCodec, Backbone, kernels_of
 from longtake.backbones.checking import check_part
 from longtake.backbones.codebooks import codebook_sizes, load_codebooks
+from longtake.backbones.families import WAN
 from longtake.backbones.helios.loading import helios_outline, helios_skeleton, load_helios
 from longtake.backbones.hunyuan.loading import hunyuan_outline, hunyuan_skeleton, load_hunyuan, load_hunyuan_codec
 from longtake.backbones.lora import Lora, LoraReport, foresee_loras, meant_for, outline_lora
@@ -125,7 +126,7 @@ def _transformer(path: Path, settings: BackboneSettings, how: Loaded, kind: str)
     if path.is_dir():
         return load_transformer(path, settings, how.home, how.computes_in)
     transformer = cast(WanTransformer3DModel, load_transformer_file(path, kind, how.computes_in))
-    transformer.history_patch_embed = Patchify(known_frames(transformer), kernels_of(settings.schedules))
+    WAN.begin_history(transformer, kernels_of(settings.schedules), transformer.config["out_channels"])
     return placed(transformer, how.home)
 
 

@@ -15,8 +15,8 @@ results side by side for one product, and go through queries and keys six times 
 
 The modules stay where they are, and are called where they are not plain linear layers: adapters, quantized layers,
 tables of modulation, streamed weights, step caches and attention kernels work as before. Where devices share the
-sequence, values leave for the others before keys are normed and turned, and keys before queries. With gradients or with
-a processor of another kind, a block is diffusers' own.
+sequence, heads are exchanged once keys and queries are normed and turned, or, by collectives, values and keys before
+that. With gradients or with a processor of another kind, a block is diffusers' own.
 """
 
 from __future__ import annotations

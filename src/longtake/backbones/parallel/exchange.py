@@ -153,7 +153,7 @@ class Exchange:
         return _arrived(coming).view(-1, b, d).transpose(0, 1)
 
     def in_order_of_ranks(self, mask: Shaped[Tensor, "*_ m"]) -> Shaped[Tensor, "*_ m"]:
-        """A mask of keys, tokens before text, as the tokens lie after `to_heads`."""
+        """A mask of keys, tokens before text, as the tokens lie in `attend`."""
         ends, total = [*accumulate(self.tokens)], sum(self.tokens)
         starts_of_text = [total + end - count for end, count in zip(accumulate(self.text), self.text, strict=True)]
         parts = []

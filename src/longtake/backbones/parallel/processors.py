@@ -23,7 +23,7 @@ _OTHER = "{} computes attention in a way of its own, which knows nothing of toke
 
 
 class JointProcessor:
-    """HunyuanVideo's attention with two exchanges. Values leave first, and travel while the others are computed."""
+    """HunyuanVideo's attention with an exchange before and one after."""
 
     def __init__(self, exchange: Exchange, kernel: Any) -> None:
         self.exchange = exchange
@@ -80,7 +80,7 @@ class JointProcessor:
         query: Callable[[], Float[Tensor, "b n a e"]],
         mask: Tensor | None,
     ) -> Float[Tensor, "b n a e"]:
-        """What this rank's tokens see of all; each of the three leaves before the next is computed."""
+        """What this rank's tokens see of all, by `Exchange.attend`."""
         mask = None if mask is None else self.exchange.in_order_of_ranks(mask)
 
         def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
