@@ -22,11 +22,6 @@ class HunyuanConditioning:
     image: Float[Tensor, "b m k"] | None = None  # tokens of the image; None for a network that looks at none
     guidance: float = 10.0  # what the network was distilled to obey, not classifier-free (the official program's 10)
 
-    @property
-    def batch(self) -> int:
-        """How many prompts there are."""
-        return len(self.text)
-
     def to(self, device: torch.device, dtype: torch.dtype) -> HunyuanConditioning:
         """The same on a device, the mask still of bools."""
         image = None if self.image is None else self.image.to(device, dtype)
