@@ -1,5 +1,6 @@
 """Attention in tiles, against PyTorch's own; kernels by name, on diffusers' own classes."""
 
+import sys
 import weakref
 
 import pytest
@@ -11,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from longtake.backbones.attention import attend_in_tiles, best_kernel, use_kernel
+from longtake.backbones.attention import attend, attend_in_tiles, best_kernel, installed_kernels, use_kernel
 from longtake.errors import ModelError
 
 CPU = torch.device("cpu")
@@ -167,6 +168,20 @@ def test_a_kernel_that_cannot_serve_is_refused():
     use_kernel(hunyuan(HunyuanVideoFramepackTransformer3DModel), "flash")  # one sample at a time has no mask
 
 
+@pytest.mark.parametrize("kernel", installed_kernels(CPU, torch.float32, 8))
+def test_every_kernel_of_a_device_attends(kernel):
+    # Sums of 29 products of numbers near 1 in float32.
+    assert torch.allclose(attend(kernel, *inputs()).double(), whole(*inputs()), atol=1e-5)
+
+
+def test_a_package_that_lacks_something_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flash_attn.cute", None)
+    with pytest.raises(ModelError, match=r"flash-attn-4 attention is not installed.*longtake\[flash-attn-4\]"):
+        use_kernel(wan(), "flash-attn-4")
+    with pytest.raises(ModelError, match="always masks, which flash-attn-4 cannot"):
+        use_kernel(hunyuan(HunyuanVideoTransformer3DModel), "flash-attn-4")
+
+
 def test_the_best_kernel_builds_no_score_matrix_anywhere():
     assert best_kernel(CPU, torch.bfloat16, 128, masked=True) == "native"
     assert best_kernel(torch.device("mps"), torch.float16, 128) == "tiled"
@@ -188,16 +203,52 @@ def test_tiled_attention_can_be_compiled():
 def test_the_best_kernel_of_a_gpu_serves_and_agrees(dtype, masked):
     device = torch.device("cuda")
     kernel = best_kernel(device, dtype, 128, masked)
-    assert kernel in ("cudnn", "flash", "efficient", "tiled")
+    assert kernel in ("cudnn", "flash", "efficient", "tiled", "flash-attn-4")
     query, key, value = (x.to(device) for x in inputs(dtype, b=1, n=300, m=300, heads=2, size=128))
     mask = torch.arange(300, device=device)[None, None, None] < 250 if masked else None
-    backend = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}
-    backend |= {"efficient": SDPBackend.EFFICIENT_ATTENTION, "tiled": SDPBackend.MATH}
-    with sdpa_kernel(backend[kernel]):
-        out = functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value)), attn_mask=mask)
-    exact = whole(query, key, value, mask)
+    if masked:
+        backend = {"cudnn": SDPBackend.CUDNN_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION}
+        heads_first = (x.transpose(1, 2) for x in (query, key, value))
+        with sdpa_kernel(backend.get(kernel, SDPBackend.MATH)):
+            out = functional.scaled_dot_product_attention(*heads_first, attn_mask=mask).transpose(1, 2)
+    else:
+        out = attend(kernel, query, key, value)
     # Half a unit in the last place of the result, and as much again of the weights before it.
-    assert (out.transpose(1, 2) - exact).norm() < 4 * max(torch.finfo(dtype).eps, 1e-3) * exact.norm()
+    exact = whole(query, key, value, mask)
+    assert (out - exact).norm() < 4 * max(torch.finfo(dtype).eps, 1e-3) * exact.norm()
+
+
+@pytest.mark.gpu
+def test_every_kernel_of_a_gpu_attends():
+    """Queries, keys and values side by side, as one product leaves them; more queries than keys, and fewer."""
+    device = torch.device("cuda")
+    for kernel in installed_kernels(device, torch.bfloat16, 128):
+        query, key, value = drawn(1, 400, 2, 3 * 128, dtype=torch.bfloat16).to(device).chunk(3, dim=3)
+        for q, k, v in ((query, key, value), (query, key[:, :77], value[:, :77]), (query[:, :9], key, value)):
+            off = attend(kernel, q, k, v) - whole(q, k, v)
+            # bf16 has eight bits; sage rounds queries and keys to eight, too
+            assert off.norm() < (5e-2 if kernel == "sage" else 1e-2) * whole(q, k, v).norm(), kernel
+
+
+@pytest.mark.gpu
+def test_flash_attention_4_gives_the_same_whole_and_compiled():
+    pytest.importorskip("flash_attn.cute")
+    shape = {"num_attention_heads": 2, "attention_head_dim": 64, "ffn_dim": 48, "num_layers": 2}
+    kind = {"device": "cuda", "dtype": torch.bfloat16}
+    torch.manual_seed(0)
+    transformer = WanTransformer3DModel(in_channels=4, out_channels=4, text_dim=16, freq_dim=16, **shape).to(**kind)
+    given = drawn(1, 4, 4, 8, 8).to(**kind), torch.tensor([500.0], device="cuda"), drawn(1, 7, 16, seed=1).to(**kind)
+    made = []
+    with torch.no_grad():
+        for kernel in ("math", "flash-attn-4"):
+            use_kernel(transformer, kernel)
+            made.append(transformer(*given, return_dict=False)[0])
+        for block in transformer.blocks:
+            block.compile(backend="aot_eager", fullgraph=True)
+        made.append(transformer(*given, return_dict=False)[0])
+    math, flash, compiled = made
+    assert (flash - math).norm() < 2e-2 * math.norm()  # bf16 has eight bits
+    assert (compiled - flash).norm() < 1e-2 * flash.norm()
 
 
 @pytest.mark.gpu

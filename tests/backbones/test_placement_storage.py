@@ -461,7 +461,7 @@ def test_another_package_stores_the_same_and_takes_loras(storage, tmp_path):
     form, _, package = storage.partition(":")
     pytest.importorskip(package)
     transformer, ours, exact = wan(), stored(wan, form), step(wan())
-    assert store(transformer, storage, CPU) == len(block_linears(ours))
+    assert store(transformer, storage, CPU, CPU) == len(block_linears(ours))
     # The same bits in groups of another shape; their fp8 has a scale a row as ours, their int8 too.
     assert off(step(transformer), exact) < 1.5 * off(step(ours), exact)
     lora = lora_for(wan(), tmp_path)
@@ -472,10 +472,29 @@ def test_another_package_stores_the_same_and_takes_loras(storage, tmp_path):
         stream_blocks(transformer, CPU)
 
 
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("home", ["cpu", "cuda"])
+@pytest.mark.parametrize("storage", BACK_ENDS)
+def test_another_package_computes_on_a_gpu(storage, home):
+    form, _, package = storage.partition(":")
+    pytest.importorskip(package)
+    layer, x, gpu = nn.Linear(256, 512), drawn(1, 40, 256, seed=1), torch.device("cuda", 0)
+    home = torch.device(home, 0) if home == "cuda" else CPU
+    with torch.no_grad():
+        layer.weight.copy_(drawn(512, 256))
+        exact = layer(x)
+        network = alone(layer).to(home, torch.bfloat16)
+        assert store(network, storage, home, gpu) == 1
+        settle(network, gpu)
+        layer = network.blocks[0][0]
+        assert off(layer(x.to(gpu, torch.bfloat16)).cpu(), exact) < ERROR[form][1] + 0.01  # the tokens' own rounding
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_nf4_is_that_of_bitsandbytes():
     functional = pytest.importorskip("bitsandbytes.functional")
-    weight = drawn(32, 96)
+    weight = drawn(32, 128)  # rows of whole groups: on a CPU theirs (0.50) takes others apart wrongly
     theirs = functional.dequantize_4bit(*functional.quantize_4bit(weight, blocksize=64, quant_type="nf4"))
     matrix = STORAGES["nf4"](weight)
     torch.testing.assert_close(matrix.form.unpack(StoredLinear(matrix, None), torch.float32), theirs)
@@ -484,12 +503,12 @@ def test_nf4_is_that_of_bitsandbytes():
 def test_what_a_package_cannot_store_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao", types.ModuleType("torchao"))
     with pytest.raises(ModelError, match="stored in fewer bits already: torchao takes those that are not"):
-        store(stored(wan, "int8"), "int8:torchao", CPU)
+        store(stored(wan, "int8"), "int8:torchao", CPU, CPU)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(
         ModelError, match=r"pip install 'longtake\[bitsandbytes\]', or leave the storage to longtake: nf4"
     ):
-        store(wan(), "nf4:bitsandbytes", CPU)
+        store(wan(), "nf4:bitsandbytes", CPU, CPU)
 
 
 def twofold(transformer):

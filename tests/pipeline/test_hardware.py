@@ -359,6 +359,7 @@ def test_a_wish_that_cannot_be_is_refused(wish, error, message):
         (machine(8, kernel="tiled"), "no fused attention kernel in bfloat16"),
         (with_card(bf16=False), "emulated"),
         (with_card(free=5 * GIB), "other programs hold 3.0 GiB"),
+        (with_card(capability="9.0"), "pip install 'longtake[flash-attn-4]'"),
     ],
 )
 def test_what_is_odd_of_a_machine_is_said(here, remark):
@@ -368,6 +369,7 @@ def test_what_is_odd_of_a_machine_is_said(here, remark):
 
 def test_nothing_is_odd_of_a_good_card():
     assert not remarks_on(machine(24))
+    assert not remarks_on(with_card(capability="9.0", kernels=("native", "flash-attn-4")))
 
 
 def test_this_machine_can_be_probed_and_measured(tmp_path):

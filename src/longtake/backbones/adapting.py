@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from diffusers.models.modeling_utils import ModelMixin
 
 from longtake.backbones.lora import LoraReport, apply_loras, meant_for, read_lora
@@ -26,7 +27,7 @@ def adapt(transformer: ModelMixin, how: Loaded, network: Network | None = None) 
     Raises:
         ModelError: a LoRA does not fit the network, the device does not compute in eight bits, or a package is missing.
     """
-    store(transformer, how.storage, how.home)
+    store(transformer, how.storage, how.home, torch.device(how.device))
     if how.fp8:
         compute_in_fp8(transformer, how.home)
     loras = [(read_lora(lora.file), lora.weight) for lora in meant_for(how.loras, network)]

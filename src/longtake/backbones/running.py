@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longtake.backbones.attention import Kernel, best_kernel, use_kernel
+from longtake.backbones.attention import Kernel, always_masks, best_kernel, use_kernel
 from longtake.backbones.backbone import Backbone
 from longtake.backbones.caches import CACHES, install_cache
 from longtake.backbones.families import Conditioning
@@ -91,7 +91,8 @@ def _set_up(
 ) -> Backbone:
     transformer, kernel = backbone.transformer, runtime.attention
     if kernel == "auto":
-        kernel = best_kernel(device, backbone.dtype, transformer.config["attention_head_dim"])
+        head_size, masked = transformer.config["attention_head_dim"], always_masks(transformer)
+        kernel = best_kernel(device, backbone.dtype, head_size, masked)
     use_kernel(transformer, kernel)
     profile = find_profile(runtime.profile)
     _place(backbone, device, profile, demand, stack)

@@ -20,7 +20,17 @@ class Machine:
     profile: str = "auto"
     """Where the network's weights lie: auto is the first that fits; see longtake doctor."""
     attention: Literal[
-        "auto", "native", "cudnn", "flash", "efficient", "math", "tiled", "sage", "flash-attn", "xformers"
+        "auto",
+        "native",
+        "cudnn",
+        "flash",
+        "efficient",
+        "math",
+        "tiled",
+        "sage",
+        "flash-attn",
+        "flash-attn-4",
+        "xformers",
     ] = "auto"
     """The kernel of attention, one that longtake doctor lists; sage rounds to 8 bits, all others give the same."""
     compile: bool = False

@@ -14,7 +14,7 @@ import psutil
 import torch
 from huggingface_hub import constants
 
-from longtake.backbones.attention import Kernel, best_kernel, installed_kernels
+from longtake.backbones.attention import FASTER, Kernel, best_kernel, installed_kernels
 
 __all__ = ["Device", "Machine", "probe_machine", "remarks_on"]
 
@@ -125,6 +125,8 @@ def remarks_on(machine: Machine) -> tuple[str, ...]:
             "no fused attention kernel in bfloat16: it is computed in tiles, slower but in bounded memory "
             "(--attention tiled)"
         )
+    if device.kind == "cuda" and device.capability.startswith("9.") and FASTER not in device.kernels:
+        found.append(f"{FASTER} would compute attention 1.15 times as fast: pip install 'longtake[{FASTER}]'")
     if device.kind == "cuda" and not device.bf16:
         found.append("bfloat16 is emulated by this GPU: expect several times the seconds said here")
     if device.kind == "cuda" and device.total - device.free > device.total // 4:

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from longtake.backbones.attention import Kernel, attend_in_tiles
+from longtake.backbones.attention import Kernel, attend
 from longtake.backbones.workload import Operations
 
 __all__ = ["Probe", "Rates", "measure_rates"]
@@ -25,11 +22,6 @@ __all__ = ["Probe", "Rates", "measure_rates"]
 # diffusers computes it, in 1.21 s on an H100 of 752 TFLOP/s. Convolutions of a CPU are about as near to its products.
 DECODING_SHARE = 420 / 1.21 / 752
 GATHERED = 7.5e9  # bytes a second from plain host memory, by way of a staging buffer (measured on an H100's host)
-_BACKENDS = {
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +68,8 @@ def measure_rates(device: torch.device, dtype: torch.dtype, kernel: Kernel) -> R
     n, d = probe.tokens, probe.width
     x, matrix = (torch.randn(shape, device=device, dtype=dtype) for shape in ((n, d), (d, 4 * d)))
     linear = 2 * n * d * 4 * d / _best(lambda: x @ matrix, device)
-    query = torch.randn(1, probe.heads, n, d // probe.heads, device=device, dtype=dtype)
-    attention = 4 * n * n * d / _best(lambda: _attend(query, kernel), device)
+    query = torch.randn(1, n, probe.heads, d // probe.heads, device=device, dtype=dtype)
+    attention = 4 * n * n * d / _best(lambda: attend(kernel, query, query, query), device)
     source = torch.zeros(64 << 20, device=device, dtype=torch.uint8)
     target = torch.empty_like(source)
     copy = 2 * source.numel() / _best(lambda: target.copy_(source), device)
@@ -86,14 +78,6 @@ def measure_rates(device: torch.device, dtype: torch.dtype, kernel: Kernel) -> R
         pinned = torch.empty(64 << 20, dtype=torch.uint8, pin_memory=True)
         link = pinned.numel() / _best(lambda: target.copy_(pinned, non_blocking=True), device)
     return Rates(linear, attention, copy, link, linear * DECODING_SHARE)
-
-
-def _attend(query: torch.Tensor, kernel: Kernel) -> torch.Tensor:
-    if kernel == "tiled":
-        n_first = query.transpose(1, 2)
-        return attend_in_tiles(n_first, n_first, n_first)
-    with sdpa_kernel(_BACKENDS[kernel]) if kernel in _BACKENDS else nullcontext():
-        return functional.scaled_dot_product_attention(query, query, query)
 
 
 def _best(call: Callable[[], object], device: torch.device, budget: float = 0.2) -> float:

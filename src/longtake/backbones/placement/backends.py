@@ -23,7 +23,7 @@ __all__ = ["AnyStorage", "Foreign", "back_end_of", "form_of", "store"]
 
 Foreign = Literal["int8:torchao", "fp8:torchao", "int8:bitsandbytes", "nf4:bitsandbytes"]
 AnyStorage = Storage | Foreign
-Store = Callable[[Any, nn.Module, Mapping[str, nn.Linear], torch.device], None]
+Store = Callable[[Any, nn.Module, Mapping[str, nn.Linear], torch.device, torch.device], None]
 
 
 def form_of(storage: AnyStorage) -> Storage:
@@ -53,45 +53,54 @@ def back_end_of(storage: AnyStorage) -> str:
     return package
 
 
-def store(transformer: nn.Module, storage: AnyStorage, device: torch.device) -> int:
+def store(transformer: nn.Module, storage: AnyStorage, home: torch.device, goal: torch.device) -> int:
     """Stores the large matrices of a network, as `store_linears` does or by a package; returns how many.
 
-    A package leaves them on the device.
+    Args:
+        transformer: with weights.
+        storage: the form, and whose.
+        home: where the network lies; ours and torchao's forms are computed there.
+        goal: where it will compute. bitsandbytes rounds what is settled there from another home on its way.
 
     Raises:
         ModelError: the package is missing, or the network has been prepared further than it may be.
     """
     if storage not in _STORES:
-        return store_linears(transformer, form_of(storage), device)
+        return store_linears(transformer, form_of(storage), home)
     package = back_end_of(storage)
     layers = block_linears(transformer)
     if any(isinstance(layer, StoredLinear) for layer in layers.values()):
         raise ModelError(f"the matrices are stored in fewer bits already: {package} takes those that are not")
-    _STORES[storage](importlib.import_module(package), transformer, layers, device)
+    _STORES[storage](importlib.import_module(package), transformer, layers, home, goal)
     return len(layers)
 
 
 def _torchao(config: str) -> Store:
-    def store(package: Any, transformer: nn.Module, layers: Mapping[str, nn.Linear], device: torch.device) -> None:
+    def store(
+        package: Any, transformer: nn.Module, layers: Mapping[str, nn.Linear], home: torch.device, goal: torch.device
+    ) -> None:
         quantization = importlib.import_module(f"{package.__name__}.quantization")
         chosen = {id(layer) for layer in layers.values()}
         quantization.quantize_(
             transformer,
             getattr(quantization, config)(),
             filter_fn=lambda module, name: id(module) in chosen,
-            device=device,
+            device=home,
         )
 
     return store
 
 
 def _bitsandbytes(build: Callable[[Any, nn.Linear], nn.Linear]) -> Store:
-    def store(package: Any, transformer: nn.Module, layers: Mapping[str, nn.Linear], device: torch.device) -> None:
+    def store(
+        package: Any, transformer: nn.Module, layers: Mapping[str, nn.Linear], home: torch.device, goal: torch.device
+    ) -> None:
         for name, layer in layers.items():
             stored = build(package.nn, layer)
             stored.bias = layer.bias
             parent, _, own = name.rpartition(".")
-            setattr(transformer.get_submodule(parent), own, stored.to(device))  # it is rounded on its way
+            # What was rounded elsewhere leaves a part of itself there when it is moved (int8, 0.50).
+            setattr(transformer.get_submodule(parent), own, stored.to(goal) if home == goal else stored)
 
     return store
 
