@@ -16,6 +16,7 @@ from longtake.backbones.attention import attend, attend_in_tiles, best_kernel, i
 from longtake.errors import ModelError
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.filterwarnings("ignore:Argument aux_data:UserWarning")  # of FlashAttention 4's compiler
 
 
 def drawn(*shape, seed=0, dtype=torch.float32):

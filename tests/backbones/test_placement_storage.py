@@ -374,7 +374,7 @@ def test_rounded_tokens_are_multiplied_as_the_layer_rounds_them(dtype):
     layer, x = in_fp8(32, 64, dtype), drawn(2, 9, 64, dtype=dtype)
     whole, rounded = layer(x), rounded_for(layer, x)
     assert torch.equal(layer(rounded), whole)
-    assert torch.equal(layer(rounded[:, 2:7]), whole[:, 2:7])
+    torch.testing.assert_close(layer(rounded[:, 2:7]), whole[:, 2:7])  # sums of other lengths, in another order
     for part in (torch.empty(2, 9, 32, dtype=dtype), torch.empty(2, 12, 96, dtype=dtype)[:, 3:, 32:64]):
         for tokens in (x, rounded):
             multiply_into(layer, tokens, part.zero_())

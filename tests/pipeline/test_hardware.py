@@ -403,6 +403,7 @@ def test_pages_of_files_are_free_memory_in_a_container(version, tmp_path, monkey
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Argument aux_data:UserWarning")  # of FlashAttention 4's compiler
 def test_a_gpu_can_be_probed_and_measured(tmp_path):
     device = torch.device("cuda")
     here = probe_machine(device, tmp_path)

@@ -20,7 +20,7 @@ def adapt(transformer: ModelMixin, how: Loaded, network: Network | None = None) 
     """Stores the matrices as was asked and puts LoRAs over them; what became of these.
 
     Args:
-        transformer: as it was loaded.
+        transformer: as it was loaded, where it is at home: to be moved to where it computes, and nowhere else.
         how: it was.
         network: which of a model's two it is.
 

@@ -12,6 +12,7 @@ other network in the process uses.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
@@ -115,8 +116,8 @@ def attend(
 def best_kernel(device: torch.device, dtype: torch.dtype, head_size: int, masked: bool = False) -> Kernel:
     """The lossless kernel that serves such attention best: one that builds no score matrix, always.
 
-    On Hopper, at 19,470 tokens of 24 x 128, FlashAttention 4 does 657 TFLOP/s, cuDNN 567 and FlashAttention 2 about
-    360 (H200). It is compiled when it is first called, which pays for the heads of large models.
+    On Hopper, at 19,470 tokens of 24 x 128, FlashAttention 4 does 701 TFLOP/s, cuDNN 536 and FlashAttention 2 350
+    (`benchmarks/attention.py`, H200). It is compiled when it is first called: five seconds, which large models repay.
     """
     if device.type == "cpu":
         return "native"  # fused for every type
@@ -253,6 +254,8 @@ def _flash_4() -> AttentionBackendName:
             flash = importlib.import_module("flash_attn.cute")
         except ImportError as error:
             raise RuntimeError(f"{error} (pip install 'longtake[flash-attn-4]')") from error
+        # Its compiler says so of an argument of its own (4.0.0b36), at length and with each kernel.
+        warnings.filterwarnings("ignore", "Argument aux_data ", UserWarning)
 
         def compute(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
             return flash.flash_attn_func(query, key, value, softmax_scale=scale)[0]

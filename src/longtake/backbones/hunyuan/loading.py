@@ -67,9 +67,8 @@ def load_hunyuan(found: FoundModel, how: Loaded) -> Backbone:
     transformer = _load_transformer(found, dtype)
     _check_fit(found.row.name, transformer.config, codec.network.config)
     begin_history(transformer, kernels_of(settings.schedules))
-    reports = adapt(transformer, how)
+    reports = adapt(placed(transformer, how.home), how)
     project_in_float32(transformer)
-    placed(transformer, how.home)
     encoders = {part.name for part in found.row.parts}
 
     def words() -> HunyuanPromptEncoder:
