@@ -9,6 +9,12 @@ import pytest
 from tiny import save_tiny
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps the suite off a GPU unless its tests are asked for: models go to one where there is one."""
+    if "not gpu" in config.option.markexpr:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_finish() -> None:
     """Takes all that stands after collection out of the collector's sight: models ask for whole collections."""
     gc.collect()

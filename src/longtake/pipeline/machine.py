@@ -126,7 +126,7 @@ def remarks_on(machine: Machine) -> tuple[str, ...]:
             "(--attention tiled)"
         )
     if device.kind == "cuda" and device.capability.startswith("9.") and FASTER not in device.kernels:
-        found.append(f"{FASTER} would compute attention 1.15 times as fast: pip install 'longtake[{FASTER}]'")
+        found.append(f"{FASTER} would compute attention 1.2 times as fast: pip install 'longtake[{FASTER}]'")
     if device.kind == "cuda" and not device.bf16:
         found.append("bfloat16 is emulated by this GPU: expect several times the seconds said here")
     if device.kind == "cuda" and device.total - device.free > device.total // 4:

@@ -56,14 +56,15 @@ class Probe:
     heads: int
 
 
-# Large enough that a GPU is full: at 4,096 tokens of 24 x 128 its kernels are at their rate, and a trial takes
-# milliseconds. A CPU is full sooner, and slower.
-GPU, CPU = Probe(4096, 3072, 24), Probe(768, 384, 6)
+# Large enough that a GPU is full, and busy for longer than its host is with calling: at 8,192 tokens of 24 x 128 its
+# kernels are at their rate, and a trial takes milliseconds. A CPU is full sooner, and slower.
+GPU, CPU = Probe(8192, 3072, 24), Probe(768, 384, 6)
+_IN_A_ROW = 4  # calls that a trial makes
 
 
 @torch.no_grad()
 def measure_rates(device: torch.device, dtype: torch.dtype, kernel: Kernel) -> Rates:
-    """The rates of a device, in about a second."""
+    """The rates of a device, in about a second; in a few on a slow one."""
     probe = CPU if device.type == "cpu" else GPU
     n, d = probe.tokens, probe.width
     x, matrix = (torch.randn(shape, device=device, dtype=dtype) for shape in ((n, d), (d, 4 * d)))
@@ -81,16 +82,17 @@ def measure_rates(device: torch.device, dtype: torch.dtype, kernel: Kernel) -> R
 
 
 def _best(call: Callable[[], object], device: torch.device, budget: float = 0.2) -> float:
-    """The seconds of the fastest of as many calls as fit into the budget, three at least: others only slow it."""
+    """A call's seconds in the fastest of as many trials as fit into the budget, three at least: others only slow it."""
     call()
     _wait(device)
     taken: list[float] = []
     while len(taken) < 3 or sum(taken) < budget:
         began = time.perf_counter()
-        call()
+        for _ in range(_IN_A_ROW):
+            call()
         _wait(device)
         taken.append(time.perf_counter() - began)
-    return min(taken)
+    return min(taken) / _IN_A_ROW
 
 
 def _wait(device: torch.device) -> None:
