@@ -1,5 +1,6 @@
 """The house rules: what imports what, what is public, what the tree may hold."""
 
+import ast
 import importlib
 import json
 import pkgutil
@@ -171,3 +172,13 @@ def test_every_option_of_a_verb_stands_in_its_reference(verb, capsys, monkeypatc
     page = (ROOT / "docs" / "reference" / "cli.md").read_text()
     (text,) = [part for part in re.split(r"^## ", page, flags=re.MULTILINE) if part.startswith(f"{verb}\n")]
     assert {option for option in options if not option.startswith("--no-")} <= set(re.findall(r"--[a-z][\w-]*", text))
+
+
+def test_nothing_is_imported_that_one_kind_of_system_lacks():
+    """What only some systems have is imported where it is used, on these."""
+    posix = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert posix.isdisjoint(names), path

@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=arguments[1:],
             prog=f"longtake {verb}",
             description=inspect.cleandoc(module.Options.__doc__),
+            config=(tyro.conf.DisallowNone,),  # what is not said is left out
         )
         code = module.run(options)
         sys.stdout.flush()

@@ -47,7 +47,7 @@ def _steady() -> dict[str, str]:
     (`benchmarks/same_bytes.py`). Without it none has, and they are those of a processor that knows no AVX-512.
     """
     try:
-        wide = "avx512" in Path("/proc/cpuinfo").read_text()
+        wide = "avx512" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         wide = False
     return {"x264-params": "asm=MMX2,SSE2Fast,LZCNT,SSSE3,SSE4.2,AVX,FMA3,BMI2,AVX2"} if wide else {}

@@ -20,7 +20,6 @@ video.mp4                    the video as far as it is, growing
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import shutil
@@ -33,6 +32,7 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from jaxtyping import Float
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -166,18 +166,19 @@ class Run:
             RunError: another process works on this run.
             OutputError: the folder cannot be written.
         """
+        lock = FileLock(self.folder / "lock", thread_local=False)  # a generator may end in another thread
         try:
-            file = open(self.folder / "lock", "w")  # noqa: SIM115
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(f"{self.folder}: another process works on this run") from None
         except OSError as error:
             raise OutputError(f"{self.folder}: the run cannot be written ({error.strerror})") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(f"{self.folder}: another process works on this run") from None
+        try:
             for leftover in [*self.folder.glob("*.unfinished"), *self.folder.glob("*/*.unfinished")]:
                 leftover.unlink()
             yield
+        finally:
+            lock.release()
 
     def section_path(self, section: int) -> Path:
         """Where the latents of a section are."""

@@ -111,7 +111,7 @@ def _scene(data: dict[str, Any]) -> Scene:
 
 def write_truths(path: Path, truths: Sequence[Truth]) -> None:
     """Writes one line a truth."""
-    path.write_text("".join(truth.to_json() + "\n" for truth in truths))
+    path.write_text("".join(truth.to_json() + "\n" for truth in truths), encoding="utf-8")
 
 
 def read_truths(path: Path) -> tuple[Truth, ...]:
@@ -121,7 +121,7 @@ def read_truths(path: Path) -> tuple[Truth, ...]:
         InputError: the file is missing, or a line is something else.
     """
     try:
-        with path.open() as lines:
+        with path.open(encoding="utf-8") as lines:
             return tuple(Truth.from_json(line) for line in lines)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error

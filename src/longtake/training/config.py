@@ -286,7 +286,7 @@ def read_config(path: Path) -> CodecConfig | SectionConfig:
     from pydantic import TypeAdapter
 
     try:
-        data: dict[str, Any] = tomllib.loads(path.read_text())
+        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         return TypeAdapter(StageConfig).validate_python(data)
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -168,7 +168,7 @@ class _Journal:
     def write(self, step: int, progress: float, seconds: float, numbers: Mapping[str, float]) -> Logged:
         if self.writes:
             row = {"step": step, "progress": round(progress, 5), "seconds": round(seconds, 2), **numbers}
-            with open(self.path, "a") as file:
+            with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         if not math.isfinite(numbers.get("loss", 0.0)):
             raise NumericsError(f"the loss is not a number at step {step}; the last checkpoint stays. Lower the rates")

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from longtake.web.refusal import Refusal
 
-__all__ = ["Folders", "Incoming", "sent"]
+__all__ = ["Folders", "Incoming", "link", "sent"]
 
 # What a worker may read and write, by name.
 NAMES = re.compile(
@@ -115,7 +115,7 @@ class Folders:
             name = path.relative_to(top).as_posix()
             if (sent(name) and name != "output.mp4") or INPUTS.fullmatch(name):
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
-                _link(path, target / name)
+                link(path, target / name)
         target.mkdir(parents=True, exist_ok=True)
 
     def put_input(self, job: str, upload: Path, name: str) -> None:
@@ -123,7 +123,7 @@ class Folders:
         path = self.home / job / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            _link(upload, path)
+            link(upload, path)
 
     def forget_results(self, job: str) -> None:
         """Removes what was made of the sections: the finished video, and pictures of it."""
@@ -173,7 +173,8 @@ def _flush(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _link(path: Path, other: Path) -> None:
+def link(path: Path, other: Path) -> None:
+    """Gives a file another name, or copies it where that cannot be."""
     try:
         os.link(path, other)
     except OSError:  # another disk, or one without links

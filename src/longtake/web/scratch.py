@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
+
+from filelock import FileLock, Timeout
 
 __all__ = ["scratch"]
 
 PREFIX = "longtake-work-"
-LOCK = "in-use"
 
 
 @contextmanager
@@ -28,18 +29,28 @@ def scratch(home: Path | None = None) -> Iterator[Path]:
     home = home or Path(tempfile.gettempdir())
     home.mkdir(parents=True, exist_ok=True)
     _sweep(home)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=home))
-    with open(folder / "new", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system when the process dies
-        (folder / "new").rename(folder / LOCK)  # which nobody sees before it is held
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    folder = home / f"{PREFIX}{token_hex(8)}"
+    lock = _lock_of(folder)
+    try:
+        with FileLock(lock, thread_local=False):  # released by the system when the process dies
+            folder.mkdir(mode=0o700)  # which nobody sees before it is held
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        lock.unlink(missing_ok=True)
 
 
 def _sweep(home: Path) -> None:
-    for lock in home.glob(f"{PREFIX}*/{LOCK}"):
-        with suppress(OSError), open(lock) as file:  # somebody else's, or in use
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+    for folder in home.glob(f"{PREFIX}*/"):
+        lock = _lock_of(folder)
+        if folder.is_dir() and lock.exists():
+            with suppress(OSError, Timeout):  # somebody else's, or in use
+                with FileLock(lock, timeout=0):
+                    shutil.rmtree(folder, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")

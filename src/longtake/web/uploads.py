@@ -11,6 +11,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from longtake.web.folder import link
 from longtake.web.refusal import Refusal
 from longtake.web.settings import Limits
 from longtake.web.store import Store
@@ -95,7 +96,7 @@ class Uploads:
     def link(self, path: Path, about: dict[str, Any]) -> dict[str, Any]:
         """Makes an upload of a file of ours that stays where it is."""
         incoming = self.blank()
-        os.link(path, incoming)
+        link(path, incoming)
         return self.keep(incoming, about)
 
     def tidy(self) -> int:

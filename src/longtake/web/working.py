@@ -12,7 +12,6 @@ A file that the server has is not made again, so what a killed worker leaves beh
 from __future__ import annotations
 
 import re
-import resource
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -21,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import psutil
 import torch
 
 from longtake.backbones.running import Runtime
@@ -282,5 +282,9 @@ def peak_memory() -> int:
     """The most memory that was used so far, in MB: the GPU's where there is one, else the process's."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() >> 20
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset >> 20
+    import resource  # which is not there
+
     unit = 20 if sys.platform == "darwin" else 10  # getrusage counts bytes there, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> unit
