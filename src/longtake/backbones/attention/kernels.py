@@ -1,46 +1,28 @@
 """Which kernel computes a network's attention: the best that the device has, or the one that was asked for by name.
 
-A device without a fused kernel for a type (bf16 before Ampere, for one) falls back to PyTorch's plain formula, whose
-score matrix has heads x tokens x tokens numbers: 30 GiB for one section of the 13 B model, whatever the card. `tiled`
-is for these. Each row of the scores is a softmax of its own, so that a few rows of one head at a time give the same
-result in bounded memory.
-
 A kernel is set on the processors of one network. diffusers' own `set_attention_backend` would also change what every
 other network in the process uses.
 """
 
 from __future__ import annotations
 
-import importlib
-import warnings
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import torch
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
-    _AttentionBackendRegistry,
     _check_attention_backend_requirements,
     dispatch_attention_fn,
 )
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
+from longtake.backbones.attention.ours import OURS
 from longtake.errors import ModelError
 
-__all__ = [
-    "FASTER",
-    "Kernel",
-    "always_masks",
-    "attend",
-    "attend_in_tiles",
-    "best_kernel",
-    "installed_kernels",
-    "use_kernel",
-]
+__all__ = ["FASTER", "Kernel", "always_masks", "attend", "best_kernel", "installed_kernels", "use_kernel"]
 
 Kernel = Literal[
     "native", "cudnn", "flash", "efficient", "math", "tiled", "sage", "flash-attn", "flash-attn-4", "xformers"
@@ -60,46 +42,6 @@ _NAMES: dict[str, str] = {
 _ADDED: tuple[Kernel, ...] = ("sage", "flash-attn", "flash-attn-4", "xformers")  # packages of their own
 _MASKLESS = {"flash", "sage", "flash-attn", "flash-attn-4"}
 _HALF = (torch.bfloat16, torch.float16)
-
-# Alive at once in the plain formula, all of them float32: scores, what a mask makes of them, their softmax.
-_SCORES_ALIVE, _SCORE_BYTES = 3, 4
-TILE_BYTES = 256 * 2**20  # under what a block of the 13 B model has alive anyway
-
-
-def attend_in_tiles(
-    query: Float[Tensor, "b n a e"],
-    key: Float[Tensor, "b m a e"],
-    value: Float[Tensor, "b m a e"],
-    mask: Tensor | None = None,
-    scale: float | None = None,
-    limit: int = TILE_BYTES,
-) -> Float[Tensor, "b n a e"]:
-    """Attention, some queries of one head at a time, so that its scores take no more than `limit` bytes.
-
-    Args:
-        query: of the tokens that look.
-        key: of the tokens that are looked at.
-        value: the same tokens'.
-        mask: broadcastable to "b a n m"; True where a query sees a key, or a number added to its score. "b m" is read
-            as what all queries of a sample see, as diffusers does.
-        scale: of the scores, one over the root of the head size if not given.
-        limit: bytes; one query at least is computed at a time.
-    """
-    if mask is not None and mask.ndim == 2:
-        mask = mask[:, None, None]
-    b, n, heads, _ = query.shape
-    rows = max(1, limit // (b * key.shape[1] * _SCORES_ALIVE * _SCORE_BYTES))
-    out = torch.empty_like(query)
-    for head in range(heads):
-        k, v = key[:, :, head], value[:, :, head]
-        for start in range(0, n, rows):
-            tile = slice(start, start + rows)
-            seen = None if mask is None else _part(_part(mask, 1, slice(head, head + 1)), 2, tile)
-            # "b 1 n e": plain SDPA, so that a device's fused kernel is used where there is one after all.
-            out[:, tile, head] = functional.scaled_dot_product_attention(
-                query[:, None, tile, head], k[:, None], v[:, None], attn_mask=seen, scale=scale
-            )[:, 0]
-    return out
 
 
 def attend(
@@ -191,8 +133,8 @@ def _found(kernel: Kernel) -> AttentionBackendName:
         ModelError: it is not installed, or cannot be loaded.
     """
     try:
-        if kernel in _OURS:
-            return _OURS[kernel]()
+        if kernel in OURS:
+            return OURS[kernel]()
         name = AttentionBackendName(_NAMES[kernel])
         _check_attention_backend_requirements(name)
     except RuntimeError as reason:
@@ -202,7 +144,7 @@ def _found(kernel: Kernel) -> AttentionBackendName:
 
 def _is_installed(kernel: Kernel) -> bool:
     """True if diffusers or, for what it does not know, the list of packages says so; nothing is loaded for it."""
-    if kernel in _OURS:
+    if kernel in OURS:
         return bool(_version_of(kernel))
     try:
         _check_attention_backend_requirements(AttentionBackendName(_NAMES[kernel]))
@@ -217,86 +159,3 @@ def _version_of(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
-
-
-def _part(mask: Tensor, dim: int, part: slice) -> Tensor:
-    """A part along one dimension of a mask, all of it where it is the same for all."""
-    return mask if mask.shape[dim] == 1 else mask[(slice(None),) * dim + (part,)]
-
-
-def _tiled() -> AttentionBackendName:
-    """`attend_in_tiles` under a name of diffusers' dispatcher."""
-
-    def attend(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
-        scale: float | None = None,
-    ) -> Tensor:
-        if is_causal:
-            raise ModelError("tiled attention has no causal form: give it a mask")
-        return attend_in_tiles(query, key, value, attn_mask, scale)
-
-    return _registered("tiled", lambda: attend)
-
-
-def _flash_4() -> AttentionBackendName:
-    """FlashAttention 4 under a name of diffusers' dispatcher, which fetches it from a hub otherwise.
-
-    Raises:
-        RuntimeError: it is not installed, or something that it needs is not.
-    """
-
-    def build() -> Callable[..., Tensor]:
-        try:
-            flash = importlib.import_module("flash_attn.cute")
-        except ImportError as error:
-            raise RuntimeError(f"{error} (pip install 'longtake[flash-attn-4]')") from error
-        # Its compiler says so of an argument of its own (4.0.0b36), at length and with each kernel.
-        warnings.filterwarnings("ignore", "Argument aux_data ", UserWarning)
-
-        def compute(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-            return flash.flash_attn_func(query, key, value, softmax_scale=scale)[0]
-
-        # One operation to a compiler, which cannot look into it.
-        schema = "(Tensor query, Tensor key, Tensor value, float? scale) -> Tensor"
-        operation = torch.library.custom_op("longtake::flash_attn_4", compute, mutates_args=(), schema=schema)
-        operation.register_fake(lambda query, key, value, scale: query.new_empty(query.shape))
-
-        def attend(
-            query: Tensor,
-            key: Tensor,
-            value: Tensor,
-            attn_mask: Tensor | None = None,
-            is_causal: bool = False,
-            scale: float | None = None,
-        ) -> Tensor:
-            if is_causal or attn_mask is not None:
-                raise ModelError("flash-attn-4 attention is for tokens that all see each other: cudnn takes masks")
-            return operation(query, key, value, scale)
-
-        return attend
-
-    return _registered("flash_attn_4", build)
-
-
-_OURS: dict[Kernel, Callable[[], AttentionBackendName]] = {"tiled": _tiled, "flash-attn-4": _flash_4}
-
-
-def _registered(kernel: str, build: Callable[[], Callable[..., Tensor]]) -> AttentionBackendName:
-    """The name of a kernel that was made known to diffusers' dispatcher; `build` makes it, once.
-
-    The dispatcher's names are an enumeration, which cannot grow: this one is made as its members are, but is not listed
-    among them. Nothing that was registered before changes.
-    """
-    text = f"longtake_{kernel}"
-    found = [name for name in _AttentionBackendRegistry._backends if name.value == text]
-    if found:
-        return found[0]
-    attend = build()
-    name = str.__new__(AttentionBackendName, text)
-    name._name_, name._value_ = text.upper(), text
-    _AttentionBackendRegistry.register(name)(attend)
-    return name
