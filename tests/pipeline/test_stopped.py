@@ -1,5 +1,6 @@
 """Runs that are killed, or whose disk is full."""
 
+import gc
 import json
 import os
 import resource
@@ -141,6 +142,7 @@ def small_disk(tmp_path):
     if done.returncode:
         pytest.skip("mounting is for root")
     yield folder
+    gc.collect()  # latents that are garbage still map their files
     subprocess.run(["umount", str(folder)], check=True)
 
 

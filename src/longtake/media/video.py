@@ -89,7 +89,7 @@ def write_segment(images: np.ndarray, path: Path, first: int, fps: float, crf: i
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with whole(path) as unfinished:
-        unfinished.write_bytes(encoded.getbuffer())
+        unfinished.write_bytes(encoded.getvalue())
     return Segment(path, first, len(images))
 
 

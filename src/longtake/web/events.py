@@ -95,6 +95,8 @@ class Hub:
             if found is None:
                 newest = await run_in_threadpool(store.newest)
                 if newest > after:
+                    if self._since(after, job) is not None:
+                        continue  # it came meanwhile: what all others read
                     notes = await run_in_threadpool(store.notes, after, job)
                     after = notes[-1].seq if notes else newest
                     if notes:

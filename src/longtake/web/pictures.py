@@ -107,7 +107,7 @@ def frames(paths: Sequence[Path], count: int, fps: float, out: Path) -> None:
         for number, image in enumerate(images_of(paths)):
             packed = io.BytesIO()
             Image.fromarray(image).save(packed, "PNG", compress_level=1)
-            archive.writestr(f"{number:06d}.png", packed.getbuffer())
+            archive.writestr(f"{number:06d}.png", packed.getvalue())
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ def test_words_are_changed_while_it_works(page, server):
     page.get_by_role("dialog").get_by_label("Prompt").fill("the box turns left")
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
     expect(page.locator("dialog")).to_have_count(0)
-    page.get_by_role("button", name="Pause", exact=True).click()
+    page.locator("#actions").get_by_role("button", name="Pause", exact=True).click()  # not that of the player
     status(page, "paused")
     page.get_by_role("button", name="Resume").click()
     status(page, "done")
@@ -130,11 +130,12 @@ def test_words_are_changed_while_it_works(page, server):
 
 
 def test_a_stopped_video_keeps_what_it_has(page):
-    begin(page, steps=SLOW, seconds=9)
+    begin(page, steps=SLOW, seconds=18)
     expect(page.locator(".cell.working")).to_be_visible()
     page.get_by_role("button", name="Stop after this section").click()
     status(page, "stopped early")
-    expect(page.locator(".cell.done")).to_have_count(1)
+    expect(page.locator(".cell.done")).not_to_have_count(0)
+    expect(page.locator(".cell.empty")).not_to_have_count(0)
     until(page, "document.querySelector('#film').readyState >= 2")
 
 

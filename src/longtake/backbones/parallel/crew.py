@@ -14,7 +14,7 @@ from __future__ import annotations
 import gc
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed import ProcessGroup
 
+from longtake.backbones.parallel.joining import output_for_data
 from longtake.backbones.seams import Seams
 from longtake.errors import LongtakeError
 
@@ -55,7 +56,8 @@ class Crew:
         self.leads = group.rank() == 0  # True for the first rank
         ranks = distributed.get_process_group_ranks(group)
         self._first = ranks[0]
-        told = distributed.new_group(ranks, timeout=_PATIENCE, backend="gloo")
+        with output_for_data():
+            told = distributed.new_group(ranks, timeout=_PATIENCE, backend="gloo")
         assert isinstance(told, ProcessGroup)  # this rank is in it
         self._told = told
         self._tasks: list[Callable[..., Any]] = []
@@ -143,9 +145,7 @@ class Crew:
         tensors = [torch.empty(shape, dtype=dtype, device=self._device) for shape, dtype in shapes]
         for tensor in tensors:
             distributed.broadcast(tensor, self._first, self.group)
-        reader = pickle.Unpickler(io.BytesIO(written))
-        reader.persistent_load = tensors.__getitem__
-        return reader.load()
+        return _Reader(written, tensors).load()
 
 
 class _Letter(pickle.Pickler):
@@ -162,3 +162,15 @@ class _Letter(pickle.Pickler):
             return None
         self.tensors.append(obj.detach().clone(memory_format=torch.contiguous_format))  # a collective may write to it
         return len(self.tensors) - 1
+
+
+class _Reader(pickle.Unpickler):
+    """Reads a letter, with the tensors that were sent beside it in their places."""
+
+    def __init__(self, written: bytes, tensors: Sequence[Tensor]) -> None:
+        self.tensors = tensors
+        super().__init__(io.BytesIO(written))
+
+    def persistent_load(self, pid: int) -> Tensor:
+        """The tensor that `_Letter` left out."""
+        return self.tensors[pid]

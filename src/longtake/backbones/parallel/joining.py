@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import distributed
 
-__all__ = ["Joined", "join"]
+__all__ = ["Joined", "join", "output_for_data"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,5 +34,19 @@ def join(device: str) -> Joined:
     if device.startswith("cuda"):
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    with output_for_data():
+        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return Joined(int(os.environ["RANK"]), size, device)
+
+
+@contextmanager
+def output_for_data() -> Iterator[None]:
+    """Sends to standard error what gloo says of a group on standard output (PyTorch 2.9 and 2.10)."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
