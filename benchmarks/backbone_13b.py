@@ -124,10 +124,7 @@ def measured(options: argparse.Namespace):
             block._compiled_call_impl = None
     fuse_blocks(transformer, setting.seams)
     yield row("tables, fused blocks", setting.packed)
-    if (
-        device.type == "cuda"
-        and best_kernel(device, torch.bfloat16, transformer.config["attention_head_dim"]) == FASTER
-    ):
+    if best_kernel(device, torch.bfloat16, transformer.config["attention_head_dim"]) == FASTER:
         use_kernel(transformer, FASTER)
         yield row(f"tables, fused blocks, {FASTER}, as all that follow", setting.packed)
     streaming = stream_blocks(transformer, device)

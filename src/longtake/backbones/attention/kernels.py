@@ -19,7 +19,7 @@ from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideo
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from longtake.backbones.attention.ours import OURS
+from longtake.backbones.attention.ours import OURS, registered
 from longtake.errors import ModelError
 
 __all__ = ["FASTER", "Kernel", "always_masks", "attend", "best_kernel", "installed_kernels", "use_kernel"]
@@ -133,13 +133,9 @@ def _found(kernel: Kernel) -> AttentionBackendName:
         ModelError: it is not installed, or cannot be loaded.
     """
     try:
-        if kernel in OURS:
-            return OURS[kernel]()
-        name = AttentionBackendName(_NAMES[kernel])
-        _check_attention_backend_requirements(name)
+        return registered(kernel) if kernel in OURS else _known(kernel)
     except RuntimeError as reason:
         raise ModelError(f"{kernel} attention is not installed: {reason}") from reason
-    return name
 
 
 def _is_installed(kernel: Kernel) -> bool:
@@ -147,10 +143,20 @@ def _is_installed(kernel: Kernel) -> bool:
     if kernel in OURS:
         return bool(_version_of(kernel))
     try:
-        _check_attention_backend_requirements(AttentionBackendName(_NAMES[kernel]))
+        return bool(_known(kernel))
     except RuntimeError:
         return False
-    return True
+
+
+def _known(kernel: Kernel) -> AttentionBackendName:
+    """The name that diffusers has for a kernel.
+
+    Raises:
+        RuntimeError: it is not installed.
+    """
+    name = AttentionBackendName(_NAMES[kernel])
+    _check_attention_backend_requirements(name)
+    return name
 
 
 def _version_of(package: str) -> str:
