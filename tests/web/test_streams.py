@@ -1,10 +1,13 @@
 """Events: none is lost, none comes twice, and many listeners cost one encoding."""
 
+import asyncio
 import threading
 
 from playing import Played, serving
 
 from longtake.web import events as hub_module
+from longtake.web.job import Job
+from longtake.web.store import Store
 
 
 def ended(seen):
@@ -26,6 +29,34 @@ def test_events_tell_the_whole_story_of_a_video(server, worker):
     sections = [data for _, type, data in seen if type == "section"]
     assert [(data["section"], data["ready"], data["images_done"]) for data in sections] == [(0, [0], 37), (1, [1], 73)]
     assert sections[0]["meter"][0]["place"] == 0
+
+
+def test_what_happens_while_the_store_is_asked_is_read_as_by_all_others(tmp_path):
+    """Nothing had happened when the stream began; then a job came and went."""
+    hub = hub_module.Hub()
+    job = Job(id="video_1", created_at=0, model="tiny", asked={}, seconds="6.0", size="48x32")
+
+    class Slow(Store):
+        def newest(self):
+            if super().newest() == 0:
+                with self.change():
+                    self.add(job, None)
+                    self.tell_job(job)
+                self.remove(job.id)
+            return super().newest()
+
+    store = Slow(tmp_path / "studio.sqlite", hub.publish)
+
+    async def first_two():
+        stream = hub.stream(store, 0)
+        return [await anext(stream), await anext(stream)]
+
+    try:
+        _, heard = asyncio.run(first_two())
+    finally:
+        store.close()
+    assert heard == b"".join(hub._bytes)
+    assert heard.count(b"event: ") > 1
 
 
 def test_a_stream_goes_on_where_it_was_cut(server, worker):

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 __all__ = ["scratch"]
 
-PREFIX = "longtake-work-"
+PREFIX, LOCK = "longtake-work-", ".lock"
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def scratch(home: Path | None = None) -> Iterator[Path]:
     home.mkdir(parents=True, exist_ok=True)
     _sweep(home)
     folder = home / f"{PREFIX}{token_hex(8)}"
-    lock = _lock_of(folder)
+    lock = folder.with_suffix(LOCK)
     try:
         with FileLock(lock, thread_local=False):  # released by the system when the process dies
             folder.mkdir(mode=0o700)  # which nobody sees before it is held
@@ -43,14 +43,10 @@ def scratch(home: Path | None = None) -> Iterator[Path]:
 
 
 def _sweep(home: Path) -> None:
-    for folder in home.glob(f"{PREFIX}*/"):
-        lock = _lock_of(folder)
-        if folder.is_dir() and lock.exists():
+    for lock in home.glob(f"{PREFIX}*{LOCK}"):
+        folder = lock.with_suffix("")
+        if folder.is_dir():
             with suppress(OSError, Timeout):  # somebody else's, or in use
                 with FileLock(lock, timeout=0):
                     shutil.rmtree(folder, ignore_errors=True)
                 lock.unlink(missing_ok=True)
-
-
-def _lock_of(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.lock")

@@ -17,7 +17,6 @@ def test_a_token_is_asked_for(visit, tmp_path):
         expect(page.locator("#plan svg")).to_be_visible()
         page.reload()
         page.wait_for_selector("#health[data-state=ready]")
-        page.wait_for_selector("#health[data-state=ready]")
         expect(page.locator("dialog")).to_have_count(0)
 
 

@@ -134,8 +134,7 @@ def test_a_stopped_video_keeps_what_it_has(page):
     expect(page.locator(".cell.working")).to_be_visible()
     page.get_by_role("button", name="Stop after this section").click()
     status(page, "stopped early")
-    expect(page.locator(".cell.done")).not_to_have_count(0)
-    expect(page.locator(".cell.empty")).not_to_have_count(0)
+    expect(page.locator(".cell.done")).to_have_count(1)
     until(page, "document.querySelector('#film').readyState >= 2")
 
 
