@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 
 from playing import Played, serving
 
@@ -48,11 +50,12 @@ def test_what_happens_while_the_store_is_asked_is_read_as_by_all_others(tmp_path
     store = Slow(tmp_path / "studio.sqlite", hub.publish)
 
     async def first_two():
-        stream = hub.stream(store, 0)
-        return [await anext(stream), await anext(stream)]
+        async with aclosing(hub.stream(store, 0)) as stream:
+            return [await anext(stream), await anext(stream)]
 
     try:
-        _, heard = asyncio.run(first_two())
+        with ThreadPoolExecutor(1) as pool:  # in this thread a browser's loop may be running
+            _, heard = pool.submit(lambda: asyncio.run(first_two())).result()
     finally:
         store.close()
     assert heard == b"".join(hub._bytes)
